@@ -1,0 +1,69 @@
+"""Reservation: estimate → hold → settle → charge lines.
+
+Invariant at every level, after every step: ``charged + held + leased + suspended + free = cap``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+
+from shipworthy.model.money import ChargeLine
+
+
+class Estimate(Struct, frozen=True, gc=False):
+    """The most that a request can use: token ceilings, and their price at the dearest permitted model."""
+
+    input_tokens: int
+    output_tokens: int
+    amount_nano: int
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class Claim(Struct, frozen=True):
+    """What one level is asked for, with its caps resolved to the running period. 0 = no cap of that kind."""
+
+    key: str
+    cap_nano: int  # -1 = no budget at this level
+    period: str  # "month", for messages
+    period_start: datetime | None
+    period_end: datetime | None
+    requests_per_min: int
+    tokens_per_min: int
+    concurrent: int
+
+
+class Standing(Struct, frozen=True, gc=False):
+    """What is left at the tightest level after a reservation: the x-ratelimit headers."""
+
+    limit_requests: int = 0
+    remaining_requests: int = 0
+    reset_requests_s: float = 0.0
+    limit_tokens: int = 0
+    remaining_tokens: int = 0
+    reset_tokens_s: float = 0.0
+
+
+class Hold(Struct, frozen=True):
+    """Money and counts set aside for one exchange. Settled on every exit; a hold that expires is settled by the sweeper."""
+
+    id: UUID  # the exchange's
+    tenant: str
+    estimate: Estimate
+    claims: tuple[Claim, ...]
+    standing: Standing
+    lease_id: UUID | None = None
+
+
+class Charge(Struct, frozen=True):
+    """What an exchange really cost, in lines. ``overrun_nano`` is what went beyond the hold: charged, named, never hidden."""
+
+    lines: tuple[ChargeLine, ...]
+    amount_nano: int
+    overrun_nano: int
+    tokens: int

@@ -1,0 +1,125 @@
+"""Everything the program can say, as one closed union. Where it goes (log, metric, span) is decided in adapters/telemetry.
+
+No observation carries a secret or a body; a canary test greps every sink.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Refused(Struct, frozen=True, tag=True):
+    """A request was refused before identity: a counter and a bounded security log, no row."""
+
+    exchange_id: str
+    code: str
+    detail: str
+    peer: str
+
+
+class Ended(Struct, frozen=True, tag=True):
+    """An exchange ended; its row says everything else."""
+
+    exchange_id: str
+    tenant: str
+    use_case: str
+    model: str
+    outcome: str
+    code: str
+    duration_ms: float
+    first_token_ms: float
+    input_tokens: int
+    output_tokens: int
+    charged_nano: int
+    overrun_nano: int
+
+
+class AttemptFailed(Struct, frozen=True, tag=True):
+    """One provider attempt failed."""
+
+    exchange_id: str
+    model: str
+    provider: str
+    kind: str
+    status: int
+    detail: str
+
+
+class CircuitChanged(Struct, frozen=True, tag=True):
+    """A circuit opened, half-opened or closed."""
+
+    provider: str
+    model: str
+    state: str
+    reason: str
+
+
+class Reloaded(Struct, frozen=True, tag=True):
+    """A manifest was put in force, or refused while the last good one stays."""
+
+    digest: str
+    accepted: bool
+    reason: str
+
+
+class IssuerDegraded(Struct, frozen=True, tag=True):
+    """An issuer's keys could not be refreshed; the cached ones serve until their stated age."""
+
+    issuer: str
+    reason: str
+    age_s: float
+
+
+class StoreDegraded(Struct, frozen=True, tag=True):
+    """The store did not answer; what was waiting and what happened to it."""
+
+    where: str
+    reason: str
+    waiting: int
+
+
+class Lifecycle(Struct, frozen=True, tag=True):
+    """A process came up, drains, ended or was respawned."""
+
+    process: str
+    state: str
+    detail: str
+
+
+class Swept(Struct, frozen=True, tag=True):
+    """Holds of a dead worker were settled by the sweeper."""
+
+    holds: int
+    charged_nano: int
+
+
+class AdminActed(Struct, frozen=True, tag=True):
+    """An administrative act was recorded."""
+
+    act: str
+    actor: str
+    target: str
+
+
+class Failed(Struct, frozen=True, tag=True):
+    """Something failed that the code did not foresee; the traceback goes to the log only."""
+
+    where: str
+    reason: str
+    exchange_id: str
+    traceback: str
+
+
+Observation = (
+    Refused
+    | Ended
+    | AttemptFailed
+    | CircuitChanged
+    | Reloaded
+    | IssuerDegraded
+    | StoreDegraded
+    | Lifecycle
+    | Swept
+    | AdminActed
+    | Failed
+)

@@ -1,0 +1,117 @@
+"""The operation context: what every stage and port gets first. It carries no privileges."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from shipworthy.model.observation import Observation
+
+
+class Kind(StrEnum):
+    """What sort of work this is."""
+
+    REQUEST = "request"
+    EVAL = "eval"
+    BATCH = "batch"
+    SHADOW = "shadow"
+    REPLAY = "replay"
+    JOB = "job"
+    CLI = "cli"
+    DRILL = "drill"
+
+
+class Step(Struct, frozen=True, gc=False):
+    """One stage of one request: offsets from the exchange's begin."""
+
+    stage: str
+    start_ns: int
+    duration_ns: int
+    tokens: int = 0
+    cost_nano: int = 0
+    refused: str = ""  # the code with which the stage refused
+
+
+class Clock(Protocol):
+    """Wall time may jump; only ``monotonic_ns`` measures."""
+
+    def unix_ns(self) -> int: ...
+    def monotonic_ns(self) -> int: ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    __slots__ = ()
+
+    def unix_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()
+
+
+Observe = Callable[[Observation], None]
+
+
+class Op:
+    """id, kind, deadline (monotonic ns, 0 = none), clock, observe; and the steps taken so far.
+
+    ``left`` is set when the client has gone: nothing new is begun for it, what runs is drained for a bounded time.
+    """
+
+    __slots__ = (
+        "arrived_unix_ns",
+        "began_ns",
+        "clock",
+        "deadline_ns",
+        "id",
+        "kind",
+        "left",
+        "observe",
+        "steps",
+        "traceparent",
+    )
+
+    def __init__(
+        self, kind: Kind, clock: Clock, observe: Observe, *, deadline_ns: int = 0, traceparent: str = ""
+    ) -> None:
+        self.kind = kind
+        self.clock = clock
+        self.observe = observe
+        self.deadline_ns = deadline_ns
+        self.traceparent = traceparent
+        self.arrived_unix_ns = clock.unix_ns()
+        self.began_ns = clock.monotonic_ns()
+        self.id = uuid7(self.arrived_unix_ns)
+        self.steps: list[Step] = []
+        self.left = False
+
+    @classmethod
+    def for_request(cls, clock: Clock, observe: Observe, traceparent: str = "") -> Op:
+        return cls(Kind.REQUEST, clock, observe, traceparent=traceparent)
+
+    @classmethod
+    def for_cli(cls, observe: Observe) -> Op:
+        return cls(Kind.CLI, SystemClock(), observe)
+
+    @classmethod
+    def for_job(cls, clock: Clock, observe: Observe) -> Op:
+        return cls(Kind.JOB, clock, observe)
+
+    def elapsed_ns(self) -> int:
+        return self.clock.monotonic_ns() - self.began_ns
+
+
+def uuid7(unix_ns: int) -> UUID:
+    """A UUIDv7 (RFC 9562 §5.7): 48 bits of milliseconds, then 74 random bits."""
+    value = (unix_ns // 1_000_000 & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 2 << 62
+    return UUID(int=value)

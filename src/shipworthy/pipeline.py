@@ -1,0 +1,128 @@
+"""A request, top to bottom: admit · deliver · close. Read this first.
+
+``admit`` may refuse, with a status. ``deliver`` may end early and never changes the status. ``close`` runs always, once, and
+survives any number of cancels. There is no other way to a provider: what is not authenticated, reserved or recorded cannot
+be expressed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+
+from shipworthy.model.chat import Source
+from shipworthy.model.errors import ProviderFailure, Refusal, StoreUnavailable
+from shipworthy.model.exchange import Exchange, Outcome
+from shipworthy.model.observation import Failed
+from shipworthy.ports import Arrival, Opening, Replay, Sink, Stages
+
+
+async def serve(x: Exchange, stages: Stages, arrival: Arrival, sink: Sink) -> None:
+    """Takes one request to exactly one outcome. The last payload leaves only when the exchange is closed."""
+    last = b""
+    try:
+        await admit(x, stages, arrival)
+        last = await deliver(x, stages, sink)
+        x.outcome = Outcome.ABANDONED if x.op.left else Outcome.SERVED
+    except asyncio.CancelledError:
+        x.outcome = Outcome.ABANDONED if x.op.left else Outcome.CUT
+        await close(x, stages)
+        raise
+    except Replay as replay:
+        x.outcome = Outcome.SERVED
+        await close(x, stages)
+        return await sink.replay(replay.stored)
+    except Exception as reason:  # every exchange ends in one outcome, so nothing passes here unnamed
+        x.outcome, x.refusal = judge(x, reason)
+    try:
+        await close(x, stages)
+    except StoreUnavailable as unavailable:
+        return await sink.refuse(Refusal("record.unavailable", detail=str(unavailable), retry_after_s=5))
+    if hasattr(x, "refusal"):
+        return await sink.refuse(x.refusal)
+    await sink.finish(opening(x), last)
+
+
+async def admit(x: Exchange, stages: Stages, arrival: Arrival) -> None:
+    """Everything that may say no, in order; ends when the first piece of the answer is here."""
+    op = x.op
+    x.principal = await stages.identify(op, arrival.credentials)
+    x.request = await stages.decode(op, arrival)
+    x.grant = stages.authorize(op, x.principal, x.request, arrival)
+    await stages.dedupe(op, x.grant, x.request, arrival)
+    x.hold = await stages.reserve(op, x.grant, x.request)
+    x.prompt = stages.resolve(op, x.grant)
+    x.passages = await stages.retrieve(op, x.grant, x.request)
+    x.screened = await stages.screen(op, x.grant, x.request, x.passages)
+    x.fitted = stages.fit(op, x.grant, x.request, x.prompt, x.passages)
+    x.hit = await stages.recall(op, x.grant, x.request, x.fitted)
+    x.route = stages.route(op, x.grant, x.request, x.fitted)
+    x.reply = await stages.call(op, x.route, x.request, x.fitted, x.hold, x.attempts)
+
+
+async def deliver(x: Exchange, stages: Stages, sink: Sink) -> bytes:
+    """Sends the answer as it comes, all but its last payload, which is returned."""
+    op, grant, request, received = x.op, x.grant, x.request, x.received
+    if x.reply.stream:
+        await sink.open(opening(x))
+    async for event in x.reply.events:
+        inspected = stages.inspect(op, grant, event)
+        payload = stages.encode(op, request, inspected)
+        received.note(event, payload, op.elapsed_ns())
+        if event.done:
+            return payload
+        if payload:
+            await sink.send(payload)
+    return b""
+
+
+async def close(x: Exchange, stages: Stages) -> None:
+    """Settles and records, once, however often the waiting task is cancelled.
+
+    A bare second ``await`` would lose the settlement on a second cancel, so this waits for the task until it is done.
+    """
+    concluding = asyncio.ensure_future(conclude(x, stages))
+    cancelled: asyncio.CancelledError | None = None
+    while not concluding.done():
+        try:
+            await asyncio.wait({concluding})
+        except asyncio.CancelledError as again:
+            cancelled = again
+    concluding.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+async def conclude(x: Exchange, stages: Stages) -> None:
+    if hasattr(x, "hold"):
+        x.charge = stages.settle(x.op, x.hold, getattr(x, "route", None), x.attempts, x.received)
+    if hasattr(x, "reply"):
+        await x.reply.events.aclose()
+    await stages.record(x.op, x)
+
+
+def judge(x: Exchange, reason: Exception) -> tuple[Outcome, Refusal]:
+    """The outcome of an exchange that ``reason`` ended, and what its client is told."""
+    match reason:
+        case Refusal(code=code):
+            return (Outcome.FAILED if code.startswith(("call.", "record.")) else Outcome.REFUSED), reason
+        case ProviderFailure():
+            return Outcome.CUT, Refusal("call.cut", detail=str(reason))
+        case _:
+            seen = "".join(traceback.format_exception(reason))
+            x.op.observe(Failed(where="pipeline", reason=repr(reason), exchange_id=str(x.op.id), traceback=seen))
+            return Outcome.FAILED, Refusal("server.internal", detail=type(reason).__name__)
+
+
+def opening(x: Exchange) -> Opening:
+    """What the head of the answer says."""
+    return Opening(
+        stream=x.reply.stream,
+        use_case=x.grant.use_case.name,
+        model=x.reply.model.name,
+        release=x.prompt.digest,
+        source=Source(x.reply.source),
+        hold=x.hold,
+        output_tokens_max=x.fitted.output_tokens_max,
+        cost_nano=x.charge.amount_nano if hasattr(x, "charge") else None,
+    )

@@ -1,0 +1,234 @@
+"""Every Protocol that an adapter may implement, and the ``Stages`` value.
+
+A port names what the inside needs from the outside, in model nouns. Adapters know the world and nothing of each other;
+``bootstrap`` joins the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from shipworthy.model.chat import Dialect, Event, Reply, Request
+from shipworthy.model.errors import Refusal, ShipworthyError
+from shipworthy.model.exchange import Bodies, Exchange, Received, Row
+from shipworthy.model.guard import Screened
+from shipworthy.model.identity import Credentials, Grant, Principal
+from shipworthy.model.knowledge import Passages
+from shipworthy.model.ledger import Charge, Claim, Estimate, Hold
+from shipworthy.model.op import Op
+from shipworthy.model.prompt import Fitted, Hit, Prompt
+from shipworthy.model.route import Attempt, Model, Route
+
+# ---------------------------------------------------------------------------------------------- the edge
+
+
+class Arrival(Struct, frozen=True):
+    """What the edge knows of a request before its body is read. Header values are length-checked, otherwise as sent."""
+
+    dialect: Dialect
+    credentials: Credentials
+    read_body: Callable[[], Awaitable[bytes]]  # raises Refusal decode.*; called once, after the sender is known
+    data_class: str = ""
+    session: str = ""
+    idempotency_key: str = ""
+    peer: str = ""
+
+
+class Opening(Struct, frozen=True):
+    """What the answer's head says. ``cost_nano`` is None on streams: it is not known yet."""
+
+    stream: bool
+    use_case: str
+    model: str
+    release: str
+    source: str
+    hold: Hold | None
+    output_tokens_max: int
+    cost_nano: int | None
+
+
+class Sink(Protocol):
+    """Where the answer goes. After the client has left, sends do nothing."""
+
+    async def open(self, opening: Opening) -> None: ...
+    async def send(self, payload: bytes) -> None:
+        """One payload of the dialect; the sink frames it. Waits while the client does not read."""
+
+    async def finish(self, opening: Opening, payload: bytes) -> None:
+        """The last payload and the end of the answer; opens it first when nothing was sent yet."""
+
+    async def replay(self, stored: Stored) -> None:
+        """The stored answer to a repeated request."""
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """A status and the dialect's error while nothing was sent; afterwards the dialect's error event."""
+
+
+# ---------------------------------------------------------------------------------------------- identity
+
+
+class TokenVerifier(Protocol):
+    async def verify(self, op: Op, token: str) -> Principal:
+        """The principal that a signed token proves. Raises Refusal identify.*; never returns without a tenant."""
+
+
+class KeyVerifier(Protocol):
+    async def verify(self, op: Op, key: str) -> Principal:
+        """The principal behind a service key. Raises Refusal identify.key_*; fails closed when its knowledge is too old."""
+
+
+class ServiceKey(Struct, frozen=True, kw_only=True):
+    """A service key as it may be listed: never the key itself. ``secret_hmac`` is HMAC-SHA256 under the pepper."""
+
+    id: str
+    tenant: str
+    name: str
+    role: str
+    use_cases: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    created_by: str
+    secret_hmac: bytes
+
+
+class KeyStore(Protocol):
+    async def find(self, key_id: str) -> ServiceKey | None: ...
+    async def create(self, key: ServiceKey, act: AdminAct) -> None: ...
+    async def list(self, tenant: str) -> Sequence[ServiceKey]: ...
+    async def revoke(self, tenant: str, key_id: str, act: AdminAct) -> bool: ...
+
+
+# ---------------------------------------------------------------------------------------------- money
+
+
+class Refusing(Struct, frozen=True):
+    """The level that said no, and why: ``reason`` is the refusal code's second half."""
+
+    key: str
+    reason: str  # budget_exhausted | requests_limit | tokens_limit | concurrent_limit
+    period: str = ""
+    retry_after_s: float | None = None
+
+
+class Ledger(Protocol):
+    async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, intent: bytes) -> Hold:
+        """All levels or none, exact at any concurrency on any number of workers.
+
+        ``intent`` is what the sweeper needs to write the row if this worker dies (msgpack of a Row with what is known).
+        Raises Refusal reserve.*.
+        """
+
+    async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:
+        """A hold of at least ``amount_nano``, or Refusal reserve.budget_exhausted and the old hold stays."""
+
+
+class Entry(Struct, frozen=True):
+    """An ended exchange with all that must commit together: its row, its bodies, and its settlement (None = no hold)."""
+
+    row: Row
+    bodies: Bodies | None
+    hold: Hold | None
+    charge: Charge | None
+
+
+class Recorder(Protocol):
+    async def record(self, entry: Entry) -> None:
+        """Returns when row, bodies and counters are committed together. Raises StoreUnavailable."""
+
+    def enqueue(self, entry: Entry) -> None:
+        """The same, behind: grouped commits, at most 50 ms late. Raises StoreUnavailable when the bounded queue is full."""
+
+
+# ---------------------------------------------------------------------------------------------- repeats
+
+
+class Stored(Struct, frozen=True):
+    """The answer that an Idempotency-Key already got."""
+
+    exchange_id: UUID
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Replay(ShipworthyError):
+    """Not a failure: the request is a repeat, and ``stored`` is its answer."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
+        super().__init__(str(stored.exchange_id))
+
+
+class Repeats(Protocol):
+    """Idempotency-Keys, scoped by tenant, principal and route."""
+
+    async def begin(self, op: Op, tenant: str, scope: str, key: str, body_sha256: bytes) -> Stored | None:
+        """None = first: it is now in flight. Raises Refusal idempotency.other_body or idempotency.in_flight."""
+
+    async def finish(self, op: Op, tenant: str, scope: str, key: str, stored: Stored | None) -> None:
+        """Keeps the answer; None forgets the key, so that a retry runs afresh."""
+
+
+# ---------------------------------------------------------------------------------------------- providers
+
+
+class Upstream(Protocol):
+    """One provider, reached. Adapters keep connect bounds; the call stage keeps first-token and total deadlines."""
+
+    async def open(self, op: Op, model: Model, request: Request, fitted: Fitted) -> AsyncGenerator[Event, None]:
+        """Sends the request and returns its events once the provider's head says success.
+
+        Cancelling at any point, or closing the generator, closes the connection: the provider stops.
+        Raises ProviderFailure, here and while it is read.
+        """
+
+
+# ---------------------------------------------------------------------------------------------- administration
+
+
+class AdminAct(Struct, frozen=True, kw_only=True):
+    """An administrative act, recorded the same way as an exchange: who did what to what, when, with which result."""
+
+    id: UUID
+    at_unix_ns: int
+    actor: str
+    act: str  # key.create, key.revoke, token.mint, manifest.reload, body.read, exchanges.read …
+    tenant: str  # "" = the whole deployment
+    target: str
+    facts: Mapping[str, str]
+
+
+class AdminRecorder(Protocol):
+    async def act(self, act: AdminAct) -> None: ...
+
+
+# ---------------------------------------------------------------------------------------------- the stages
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The path of a request as a value: callables, wrapped with timers in ``bootstrap``. A test replaces a field."""
+
+    identify: Callable[[Op, Credentials], Awaitable[Principal]]
+    decode: Callable[[Op, Arrival], Awaitable[Request]]
+    authorize: Callable[[Op, Principal, Request, Arrival], Grant]
+    dedupe: Callable[[Op, Grant, Request, Arrival], Awaitable[None]]
+    reserve: Callable[[Op, Grant, Request], Awaitable[Hold]]
+    resolve: Callable[[Op, Grant], Prompt]
+    retrieve: Callable[[Op, Grant, Request], Awaitable[Passages]]
+    screen: Callable[[Op, Grant, Request, Passages], Awaitable[Screened]]
+    fit: Callable[[Op, Grant, Request, Prompt, Passages], Fitted]
+    recall: Callable[[Op, Grant, Request, Fitted], Awaitable[Hit]]
+    route: Callable[[Op, Grant, Request, Fitted], Route]
+    call: Callable[[Op, Route, Request, Fitted, Hold, list[Attempt]], Awaitable[Reply]]
+    inspect: Callable[[Op, Grant, Event], Event]
+    encode: Callable[[Op, Request, Event], bytes]
+    settle: Callable[[Op, Hold, Route | None, Sequence[Attempt], Received], Charge]
+    record: Callable[[Op, Exchange], Awaitable[None]]
