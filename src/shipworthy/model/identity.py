@@ -8,6 +8,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from shipworthy.model.policy import Level, Mode, Role, Team, Tenant, UseCase
+    from shipworthy.model.route import Candidate, Model
 
 
 class Credentials(Struct, frozen=True, gc=False):
@@ -35,24 +36,38 @@ class Principal(Struct, frozen=True):
     key_role: str = ""  # the role a service key is bound to
     key_use_cases: tuple[str, ...] = ("*",)  # a key's scope: narrows the role's use cases, never widens them
     groups: tuple[str, ...] = ()
+    actor_groups: tuple[str, ...] | None = None  # the acting service's own; None = it showed no token of its own
     clearance: str | None = None  # the claim; None = the token says nothing, the role decides
     operator: bool = False  # matches `operators`: acts across tenants on the control plane only
     expires_at: float = 0.0  # unix seconds; 0 = never
 
 
+class Considered(Struct, frozen=True):
+    """What policy had found out when it decided: in the record of a refusal as much as in that of a grant."""
+
+    use_case: str = ""
+    alias: str = ""  # what the client named when it was an alias
+    team: str = ""
+    role: str = ""
+    mode: str = ""
+    data_class: str = ""
+    clearance: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    rules: tuple[str, ...] = ()  # ids of what decided, in order
+
+
 class Grant(Struct, frozen=True):
-    """What policy allows for this request, and the ids of the rules that said so."""
+    """What policy allows for this request: who may use which models, counted where."""
 
     principal: Principal
     tenant: Tenant
     team: Team
     role: Role
     use_case: UseCase
-    alias: str  # what the client named when it was an alias, else ""
     data_class: int  # rank in force: the highest of use case and header
-    clearance: int  # the lower of role and claim
     mode: Mode
+    permitted: tuple[Model, ...]  # the use case's order; never empty
     end_user: str  # asserted, unverified: counts for limits and accounting only
     session: str
     levels: tuple[Level, ...]  # every budget and limit that this request counts against, in lock order
-    rules: tuple[str, ...]  # ids of what decided, in order
+    considered: Considered
