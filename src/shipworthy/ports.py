@@ -21,8 +21,10 @@ from shipworthy.model.guard import Screened
 from shipworthy.model.identity import Credentials, Grant, Principal
 from shipworthy.model.knowledge import Passages
 from shipworthy.model.ledger import Charge, Claim, Estimate, Hold
-from shipworthy.model.op import Op
+from shipworthy.model.op import Clock, Observe, Op
+from shipworthy.model.policy import Snapshot
 from shipworthy.model.prompt import Fitted, Hit, Prompt
+from shipworthy.model.reading import CostAsked, CostLine, Page, Wanted
 from shipworthy.model.route import Attempt, Model, Route
 
 # ---------------------------------------------------------------------------------------------- the edge
@@ -209,6 +211,36 @@ class AdminRecorder(Protocol):
     async def act(self, act: AdminAct) -> None: ...
 
 
+class Exchanges(Protocol):
+    """Reads of the record. ``scope`` is one tenant, or EVERY_TENANT for operators; whoever calls has recorded the read."""
+
+    async def page(self, scope: str, wanted: Wanted, after: UUID | None, limit: int) -> Page:
+        """At most ``limit`` exchanges with an id below ``after``, newest first: stable while others are recorded."""
+
+    async def get(self, scope: str, exchange_id: UUID) -> Row | None: ...
+
+    async def bodies(self, scope: str, exchange_id: UUID) -> Bodies | None:
+        """What was said, decrypted; None when it was not kept, or no longer is."""
+
+    async def cost(self, scope: str, asked: CostAsked) -> Sequence[CostLine]:
+        """Sums over one snapshot of the record; their total equals the rows to the nano-dollar."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """What the control plane works with: the admin API, the console and the command line share it."""
+
+    snapshot: Callable[[], Snapshot]
+    identify: Callable[[Op, Credentials], Awaitable[Principal]]
+    keys: KeyStore
+    acts: AdminRecorder
+    exchanges: Exchanges
+    pepper: bytes  # of service keys
+    cookie_key: bytes  # 32 bytes; seals the console's session cookie
+    clock: Clock
+    observe: Observe
+
+
 # ---------------------------------------------------------------------------------------------- the stages
 
 
@@ -230,5 +262,5 @@ class Stages:
     call: Callable[[Op, Route, Request, Fitted, Hold, list[Attempt]], Awaitable[Reply]]
     inspect: Callable[[Op, Grant, Event], Event]
     encode: Callable[[Op, Request, Event], bytes]
-    settle: Callable[[Op, Hold, Route | None, Sequence[Attempt], Received], Charge]
+    settle: Callable[[Op, Hold, Grant, Sequence[Attempt], Received], Charge]
     record: Callable[[Op, Exchange], Awaitable[None]]
