@@ -40,6 +40,8 @@ class PartKind(StrEnum):
     TOOL_CALL = "tool_call"
     TOOL_RESULT = "tool_result"
     REASONING = "reasoning"
+    DEFINITION = "definition"  # what the model is told of shapes: a tool's definition, the answer's schema
+    OTHER = "other"  # a field or block that this version doesn't know; all its text is here, so that it is scanned
     OPAQUE = "opaque"  # passes through, cannot be read here (encrypted reasoning, stored item ids, token arrays)
 
 
@@ -51,14 +53,18 @@ class Part(Struct, frozen=True, gc=False):
     """One typed piece of content.
 
     ``text`` is what a guard reads: the text, a tool call's arguments, a tool result's text, a remote medium's URL.
-    ``scannable`` False means that nobody here can read it: a guard that demands a scan refuses it.
+    ``path`` leads to the JSON string that ``text`` is; when ``structured``, it leads to an object, array or number, and
+    ``text`` is a line for each leaf below it (``key: value``), so a rewrite goes leaf by leaf.
+    ``scannable`` False means that it holds something nobody here can read, beside what ``text`` says: a guard that
+    demands a scan refuses it.
     """
 
     kind: PartKind
     origin: Origin
-    turn: int  # index of the message or item
+    turn: int  # index of the message or item; -1 outside them (system prompt, definitions, unknown fields)
     path: Path
     text: str = ""
+    structured: bool = False
     scannable: bool = True
     name: str = ""  # tool or file name
     call_id: str = ""  # ties a tool result to its call
@@ -67,7 +73,11 @@ class Part(Struct, frozen=True, gc=False):
 
 
 class Tool(Struct, frozen=True, gc=False):
-    """A tool that the request offers. ``hosted`` tools run at the provider: egress and money."""
+    """A tool that the request offers. ``hosted`` ones run at the provider: egress and money.
+
+    Fields that make the provider do, keep or bill something else (``web_search_options``, ``store``, ``service_tier``) are
+    hosted tools too, under the field's name.
+    """
 
     name: str
     hosted: bool
@@ -106,31 +116,48 @@ class DeltaKind(StrEnum):
     REASONING = "reasoning"
     REFUSAL = "refusal"
     TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"  # what a hosted tool found or did
+    AUDIO = "audio"  # the transcript of what is spoken
+    OTHER = "other"  # a field or block that this version doesn't know: all its text
 
 
 class Delta(Struct, frozen=True, gc=False):
-    """A piece of a reply: of one choice, and for a tool call of one call's arguments."""
+    """A piece of a reply: of one choice, and for a tool call of one call's arguments.
+
+    ``path`` leads to its JSON value in the event's ``raw``, so that inspect can rewrite it; ``structured`` as in Part.
+    ``repeat`` marks text that earlier deltas said already (the Responses dialect repeats itself in its ``done`` events): it
+    is inspected, and not counted again.
+    """
 
     choice: int
     kind: DeltaKind
     text: str
+    path: Path
     call: int = 0  # index of the tool call within the choice
     call_id: str = ""
     name: str = ""
+    structured: bool = False
+    repeat: bool = False
 
 
 class Event(Struct, frozen=True):
     """What arrived from a provider at once: one server-sent event, or a whole JSON answer.
 
-    ``raw`` is the payload in the provider's dialect, without SSE framing. ``usage_only`` marks an event that carries
-    nothing else, so that it can be withheld from a client that did not ask. ``done`` ends the reply.
+    ``raw`` is the payload in the provider's dialect, without SSE framing; ``name`` is its SSE event name ("" = none).
+    ``usage`` is cumulative, and may be partial: what is kept is the greatest of each figure (``Usage.at_least``).
+    ``usage_refused`` says that figures came which cannot be true: they are None here and settle counts instead.
+    ``usage_only`` marks an event that carries nothing else, so that it can be withheld from a client that did not ask.
+    ``opaque`` marks content that nobody here can read (audio, images, encrypted reasoning). ``done`` ends the reply.
     """
 
     raw: bytes
+    name: str = ""
     deltas: tuple[Delta, ...] = ()
     finish: tuple[tuple[int, str], ...] = ()  # (choice, reason)
     usage: Usage | None = None
+    usage_refused: bool = False
     usage_only: bool = False
+    opaque: bool = False
     done: bool = False
 
 

@@ -90,9 +90,10 @@ class Received:
         if not self.first_ns:
             self.first_ns = elapsed_ns
         for delta in event.deltas:
-            self.text_chars += len(delta.text)
+            if not delta.repeat:
+                self.text_chars += len(delta.text)
         if event.usage is not None:
-            self.usage = event.usage
+            self.usage = event.usage if self.usage is None else self.usage.at_least(event.usage)
         if event.finish:
             self.finish.extend(reason for _, reason in event.finish)
         if payload and self.payload_bytes < self.kept_bytes_max:

@@ -29,6 +29,18 @@ class Component(StrEnum):
     IMAGE = "input_image"
     REQUEST = "request"
 
+    @property
+    def is_input(self) -> bool:
+        return self in _INPUT
+
+    @property
+    def is_output(self) -> bool:
+        return self in _OUTPUT
+
+
+_INPUT = frozenset({Component.INPUT, Component.CACHE_READ, Component.CACHE_WRITE, Component.INPUT_AUDIO})
+_OUTPUT = frozenset({Component.OUTPUT, Component.REASONING, Component.OUTPUT_AUDIO})
+
 
 class Basis(StrEnum):
     """Where a quantity comes from, best first."""
@@ -51,6 +63,20 @@ class Usage(Struct, frozen=True, gc=False):
     output_audio: int = 0
     images: int = 0
     basis: Basis = Basis.REPORTED
+
+    def at_least(self, later: Usage) -> Usage:
+        """The greatest of each figure: providers report cumulatively, and some report input and output apart."""
+        return Usage(
+            input=max(self.input, later.input),
+            output=max(self.output, later.output),
+            cache_read=max(self.cache_read, later.cache_read),
+            cache_write=max(self.cache_write, later.cache_write),
+            reasoning=max(self.reasoning, later.reasoning),
+            input_audio=max(self.input_audio, later.input_audio),
+            output_audio=max(self.output_audio, later.output_audio),
+            images=max(self.images, later.images),
+            basis=later.basis,
+        )
 
     def quantities(self) -> tuple[tuple[Component, int], ...]:
         """Disjoint quantities, so that no token is priced twice."""
@@ -88,6 +114,14 @@ class Price(Struct, frozen=True):
             case _:
                 return None
 
+    @property
+    def per_image(self) -> int:
+        return self.unit_pico.get(Component.IMAGE, 0)
+
+    @property
+    def per_request(self) -> int:
+        return self.unit_pico.get(Component.REQUEST, 0)
+
     def lines(self, usage: Usage, model: str, attempt: int) -> tuple[ChargeLine, ...]:
         """Charge lines for ``usage``: one a component that occurred. Raises KeyError for an unpriced component."""
         lines = []
@@ -98,10 +132,9 @@ class Price(Struct, frozen=True):
                     raise KeyError(component)
                 amount = round_to_nano(quantity * unit_pico)
                 lines.append(ChargeLine(attempt, model, component, quantity, unit_pico, amount, usage.basis))
-        per_request = self.unit_pico.get(Component.REQUEST)
-        if per_request:
-            amount = round_to_nano(per_request)
-            lines.append(ChargeLine(attempt, model, Component.REQUEST, 1, per_request, amount, usage.basis))
+        if self.per_request:
+            amount = round_to_nano(self.per_request)
+            lines.append(ChargeLine(attempt, model, Component.REQUEST, 1, self.per_request, amount, usage.basis))
         return tuple(lines)
 
 
