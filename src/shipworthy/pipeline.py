@@ -94,10 +94,10 @@ async def close(x: Exchange, stages: Stages) -> None:
 
 
 async def conclude(x: Exchange, stages: Stages) -> None:
-    if hasattr(x, "hold"):
-        x.charge = stages.settle(x.op, x.hold, getattr(x, "route", None), x.attempts, x.received)
     if hasattr(x, "reply"):
         await x.reply.events.aclose()
+    if hasattr(x, "hold"):
+        x.charge = stages.settle(x.op, x.hold, x.grant, x.attempts, x.received)
     await stages.record(x.op, x)
 
 
@@ -105,7 +105,9 @@ def judge(x: Exchange, reason: Exception) -> tuple[Outcome, Refusal]:
     """The outcome of an exchange that ``reason`` ended, and what its client is told."""
     match reason:
         case Refusal(code=code):
-            return (Outcome.FAILED if code.startswith(("call.", "record.")) else Outcome.REFUSED), reason
+            if x.op.left:
+                return Outcome.ABANDONED, reason
+            return (Outcome.FAILED if code.startswith("call.") else Outcome.REFUSED), reason
         case ProviderFailure():
             return Outcome.CUT, Refusal("call.cut", detail=str(reason))
         case _:

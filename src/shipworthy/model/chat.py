@@ -6,8 +6,9 @@ spans when a stage rewrites), so that same-dialect traffic is spliced, never reb
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Protocol
 
 from msgspec import Raw, Struct
 
@@ -170,6 +171,14 @@ class Source(StrEnum):
     REPLAY = "replay"  # the stored answer to a repeated Idempotency-Key
 
 
+class Events(Protocol):
+    """What a provider sends, as it comes. Closed on every exit, also when it was never read."""
+
+    def __aiter__(self) -> Events: ...
+    async def __anext__(self) -> Event: ...
+    async def aclose(self) -> None: ...
+
+
 class Reply(Struct, frozen=True):
     """A provider's answer whose first event is here. ``events`` yields the first event too, and is closed on every exit."""
 
@@ -177,4 +186,4 @@ class Reply(Struct, frozen=True):
     attempt: int  # index in Exchange.attempts
     stream: bool
     source: Source
-    events: AsyncGenerator[Event, None]
+    events: Events

@@ -12,6 +12,7 @@ that it does not hold is a programming error. HTTP statuses live in ``http/error
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -137,9 +138,6 @@ CODES: dict[str, Code] = {
     "authorize.clearance_too_low": Code(
         "The data class {data_class} is above the caller's clearance.", "Ask for a role with that clearance."
     ),
-    "authorize.end_user_not_allowed": Code(
-        "The caller's role may not assert an end user.", "Leave `user` out, or ask for a role with may_assert_end_user."
-    ),
     "authorize.hosted_tool": Code(
         "The tool {tool} runs at the provider, which is egress and money that policy has not allowed.",
         "Use function tools that your own code runs.",
@@ -178,15 +176,15 @@ CODES: dict[str, Code] = {
     "reserve.store_unavailable": Code(
         "Budgets cannot be checked at the moment, so nothing is spent.", "Retry; the operator checks the store."
     ),
-    # route
-    "route.boundary": Code(
+    "authorize.boundary": Code(
         "No provider's boundary admits the data class {data_class} for this use case.",
         "Use a lower data class if the data allows it, or ask for a model whose provider admits it.",
     ),
-    "route.no_model": Code(
+    "authorize.no_model": Code(
         "No model of the use case can serve this request: {why}.",
         "The record lists every candidate and why it was left.",
     ),
+    # route
     "route.unavailable": Code(
         "Every model that may serve this request is failing at the moment.", "Retry after the time in retry-after."
     ),
@@ -206,6 +204,25 @@ CODES: dict[str, Code] = {
     "record.unavailable": Code(
         "The request cannot be recorded at the moment, so it is not served.", "Retry; the operator checks the store."
     ),
+    # admin: the control plane
+    "admin.forbidden": Code(
+        "The caller is neither an administrator of a tenant nor an operator.",
+        "Use a credential whose role says admin: true, or one in operators.groups.",
+    ),
+    "admin.other_tenant": Code(
+        "The tenant {tenant} is not the caller's.",
+        "Leave `tenant` out, or ask an operator: only they see every tenant.",
+    ),
+    "admin.not_found": Code(
+        "There is no {what} {id} that the caller may see.", "Check the id; what belongs to other tenants is not shown."
+    ),
+    "admin.invalid": Code("{name} is invalid: {reason}.", "Correct it; /admin/v1/openapi.json lists what may be said."),
+    "admin.store_unavailable": Code(
+        "The record cannot be read at the moment.", "Retry; the operator checks the store with `shipworthy doctor`."
+    ),
+    "admin.cross_site": Code(
+        "The form was sent from another site.", "Open the console itself and send the form from there."
+    ),
 }
 
 
@@ -218,9 +235,10 @@ class Refusal(ShipworthyError):
 
     ``facts`` fill the catalogue's template and reach the client; ``detail`` reaches only the log and the record.
     ``retry_after_s`` is set when waiting helps; ``retryable`` False tells the official SDKs not to retry.
+    ``considered`` is what policy had found out by then (identity.Considered), for the record.
     """
 
-    __slots__ = ("code", "detail", "facts", "retry_after_s", "retryable")
+    __slots__ = ("code", "considered", "detail", "facts", "retry_after_s", "retryable")
 
     def __init__(
         self,
@@ -229,6 +247,7 @@ class Refusal(ShipworthyError):
         detail: str = "",
         retry_after_s: float | None = None,
         retryable: bool | None = None,
+        considered: object = None,
         **facts: str | int | float,
     ) -> None:
         assert code in CODES, f"unknown refusal code {code}"
@@ -237,7 +256,15 @@ class Refusal(ShipworthyError):
         self.detail = detail
         self.retry_after_s = retry_after_s
         self.retryable = retryable
+        self.considered = considered
         super().__init__(code)
+
+    @classmethod
+    def of(cls, code: str, facts: Mapping[str, str | int | float], *, detail: str, considered: object) -> Refusal:
+        """A refusal whose facts were collected beforehand."""
+        refusal = cls(code, detail=detail, considered=considered)
+        refusal.facts = dict(facts)
+        return refusal
 
     @property
     def message(self) -> str:

@@ -37,11 +37,14 @@ class Exchange:
     """Everything learned so far. A noun is written once, by the pipeline's own assignment; ``attempts`` append."""
 
     __slots__ = (
-        "attempts", "charge", "fitted", "grant", "hit", "hold", "op", "outcome", "passages", "principal", "prompt", "reason",
-        "received", "refusal", "reply", "request", "route", "screened",
+        "attempts", "charge", "fitted", "grant", "hit", "hold", "idempotency_key", "op", "outcome", "passages", "peer",
+        "principal", "prompt", "received", "refusal", "reply", "request", "route", "screened", "session",
     )  # fmt: skip
 
     op: Op
+    peer: str
+    session: str
+    idempotency_key: str
     attempts: list[Attempt]
     received: Received
     principal: Principal
@@ -58,10 +61,12 @@ class Exchange:
     charge: Charge
     outcome: Outcome
     refusal: Refusal
-    reason: str
 
-    def __init__(self, op: Op) -> None:
+    def __init__(self, op: Op, peer: str = "", session: str = "", idempotency_key: str = "") -> None:
         object.__setattr__(self, "op", op)
+        object.__setattr__(self, "peer", peer)
+        object.__setattr__(self, "session", session)
+        object.__setattr__(self, "idempotency_key", idempotency_key)
         object.__setattr__(self, "attempts", [])
         object.__setattr__(self, "received", Received())
 
@@ -74,7 +79,10 @@ class Exchange:
 class Received:
     """What arrived from the provider so far: the basis of settlement when it reports no usage, and of the record."""
 
-    __slots__ = ("finish", "first_ns", "kept_bytes_max", "payload_bytes", "payloads", "text_chars", "usage")
+    __slots__ = (
+        "done", "finish", "first_ns", "kept_bytes_max", "opaque", "payload_bytes", "payloads", "text_chars", "usage",
+        "usage_refused",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []  # what was sent to the client, up to kept_bytes_max
@@ -84,6 +92,9 @@ class Received:
         self.usage: Usage | None = None
         self.finish: list[str] = []
         self.first_ns = 0  # since the exchange began
+        self.usage_refused = False  # the provider sent figures that cannot be true
+        self.opaque = False  # content came that nobody here can read
+        self.done = False  # the provider said that this was all
 
     def note(self, event: Event, payload: bytes, elapsed_ns: int) -> None:
         """Takes one event and what the client gets of it into account."""
@@ -96,6 +107,9 @@ class Received:
             self.usage = event.usage if self.usage is None else self.usage.at_least(event.usage)
         if event.finish:
             self.finish.extend(reason for _, reason in event.finish)
+        self.usage_refused |= event.usage_refused
+        self.opaque |= event.opaque
+        self.done |= event.done
         if payload and self.payload_bytes < self.kept_bytes_max:
             self.payloads.append(payload)
         self.payload_bytes += len(payload)

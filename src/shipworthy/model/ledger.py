@@ -19,6 +19,8 @@ class Estimate(Struct, frozen=True, gc=False):
     input_tokens: int
     output_tokens: int
     amount_nano: int
+    input_expected: int = 0  # by the models' calibrated ratio: the count when a provider reports none
+    countable: bool = True  # False: media are in it whose tokens nobody here can count
 
     @property
     def tokens(self) -> int:
@@ -61,7 +63,7 @@ class Hold(Struct, frozen=True):
 
 
 class Charge(Struct, frozen=True):
-    """What an exchange really cost, in lines. ``overrun_nano`` is what went beyond the hold: charged, named, never hidden."""
+    """What an exchange really cost, in lines. ``overrun_nano`` went beyond the hold: charged, named, never hidden."""
 
     lines: tuple[ChargeLine, ...]
     amount_nano: int

@@ -102,17 +102,15 @@ class Price(Struct, frozen=True):
     effective: date | None = None
 
     def of(self, component: Component) -> int | None:
-        """Reasoning is priced as output and cached or audio input as plain input unless named: never cheaper by omission."""
+        """The named price, else the dearest named one of the same side: never cheaper by omission.
+
+        Images without a price of their own are billed by providers as input tokens: then None, and no line.
+        """
         known = self.unit_pico.get(component)
-        if known is not None:
+        if known is not None or component is Component.IMAGE:
             return known
-        match component:
-            case Component.REASONING:
-                return self.unit_pico.get(Component.OUTPUT)
-            case Component.CACHE_READ | Component.CACHE_WRITE:
-                return self.unit_pico.get(Component.INPUT)
-            case _:
-                return None
+        side = _INPUT if component.is_input else _OUTPUT
+        return max((price for named, price in self.unit_pico.items() if named in side), default=None)
 
     @property
     def per_image(self) -> int:
@@ -123,12 +121,14 @@ class Price(Struct, frozen=True):
         return self.unit_pico.get(Component.REQUEST, 0)
 
     def lines(self, usage: Usage, model: str, attempt: int) -> tuple[ChargeLine, ...]:
-        """Charge lines for ``usage``: one a component that occurred. Raises KeyError for an unpriced component."""
+        """Charge lines for ``usage``: one a component that occurred. Raises KeyError where a whole side is unpriced."""
         lines = []
         for component, quantity in usage.quantities():
             if quantity:
                 unit_pico = self.of(component)
                 if unit_pico is None:
+                    if component is Component.IMAGE:
+                        continue
                     raise KeyError(component)
                 amount = round_to_nano(quantity * unit_pico)
                 lines.append(ChargeLine(attempt, model, component, quantity, unit_pico, amount, usage.basis))

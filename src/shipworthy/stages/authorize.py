@@ -1,0 +1,248 @@
+"""authorize: claim → grant. May this sender use this use case, with data of this class, and which models may then see it?
+
+In mode *observe* a rule of policy is decided and recorded (``observed:CODE``) but not enforced; identity, isolation between
+tenants, and money are enforced in every mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from shipworthy.model.chat import PartKind, Request
+from shipworthy.model.errors import Refusal
+from shipworthy.model.grant import choose_role
+from shipworthy.model.identity import Considered, Grant, Principal
+from shipworthy.model.op import Op
+from shipworthy.model.policy import Level, Mode, Role, Snapshot, Tenant, UseCase
+from shipworthy.model.route import Ability, Candidate, Model, unmet
+from shipworthy.ports import Arrival
+from shipworthy.stages.estimate import expected_input
+
+CHOICES_MAX = 16
+END_USER_CHARS_MAX = 256
+SESSION_CHARS_MAX = 256
+
+
+def make_authorize(snapshot: Snapshot) -> Callable[[Op, Principal, Request, Arrival], Grant]:
+    """The stage, over one snapshot's policy."""
+
+    def authorize(op: Op, principal: Principal, request: Request, arrival: Arrival) -> Grant:
+        return _Decision(snapshot, op, principal, request, arrival).grant()
+
+    return authorize
+
+
+class _Decision:
+    """One decision in the making: what is known so far goes into the record of a refusal too."""
+
+    __slots__ = ("arrival", "candidates", "known", "op", "principal", "request", "rules", "snapshot", "tenant")
+
+    def __init__(self, snapshot: Snapshot, op: Op, principal: Principal, request: Request, arrival: Arrival) -> None:
+        self.snapshot = snapshot
+        self.op = op
+        self.principal = principal
+        self.request = request
+        self.arrival = arrival
+        self.tenant = snapshot.tenants[principal.tenant]
+        self.known: dict[str, str] = {}
+        self.rules: list[str] = []
+        self.candidates: list[Candidate] = []
+
+    def grant(self) -> Grant:
+        tenant, request = self.tenant, self.request
+        use_case = self._use_case()
+        role = self._role(use_case)
+        mode = use_case.mode
+        data_class, clearance = self._data_class(use_case), self._clearance(role)
+        self.known |= {"data_class": self._class_name(data_class), "clearance": self._class_name(clearance)}
+        if request.operation not in use_case.abilities:
+            self._refuse("authorize.wrong_ability", use_case=use_case.name, ability=request.operation.value)
+        if data_class > clearance:
+            self._object(mode, "authorize.clearance_too_low", data_class=self._class_name(data_class))
+        self._check_size(use_case)
+        self._check_tools(mode)
+        permitted = self._permitted(use_case, role, data_class)
+        end_user = request.end_user[:END_USER_CHARS_MAX] if role.may_assert_end_user else ""
+        if request.end_user and not end_user:
+            self.rules.append("end_user_ignored:role may not assert one")
+        return Grant(
+            principal=self.principal,
+            tenant=tenant,
+            team=role.team,
+            role=role,
+            use_case=use_case,
+            data_class=data_class,
+            mode=mode,
+            permitted=permitted,
+            end_user=end_user,
+            session=self.arrival.session[:SESSION_CHARS_MAX],
+            levels=levels(tenant, role, use_case, end_user),
+            considered=self._considered(),
+        )
+
+    def _use_case(self) -> UseCase:
+        said = self.request.model
+        name = self.tenant.aliases.get(said, said)
+        self.known |= {"use_case": name, "alias": said if name != said else ""}
+        use_case = self.snapshot.use_cases.get(name)
+        if use_case is None:
+            self._refuse("authorize.unknown_use_case", "no such use case in the manifest", use_case=said)
+        self.known["mode"] = use_case.mode.value
+        return use_case
+
+    def _role(self, use_case: UseCase) -> Role:
+        role, reasons = choose_role(self.tenant, self.principal, use_case.name)
+        if role is not None:
+            self.known |= {"role": role.name, "team": role.team.name}
+            self.rules.append(f"role:{role.name}")
+            return role
+        why = "; ".join(reasons)
+        if any(choose_role(self.tenant, self.principal, name)[0] for name in self.snapshot.use_cases):
+            self._refuse("authorize.unknown_use_case", why, use_case=self.request.model)
+        self._refuse("authorize.no_role", why)
+
+    def _data_class(self, use_case: UseCase) -> int:
+        said, floor = self.arrival.data_class, use_case.data_class
+        if not said:
+            return floor
+        if said not in self.snapshot.data_classes:
+            known = ", ".join(self.snapshot.data_classes)
+            self._refuse("authorize.unknown_data_class", said=said, known=known)
+        rank = self.snapshot.data_classes.index(said)
+        if rank < floor:
+            self._refuse("authorize.data_class_lowered", floor=self._class_name(floor))
+        if rank > floor:
+            self.rules.append(f"data_class_raised:{said}")
+        return rank
+
+    def _clearance(self, role: Role) -> int:
+        """The lower of role and claim; a claim that names no class of ours counts as the lowest."""
+        claim = self.principal.clearance
+        if claim is None:
+            return role.clearance
+        known = self.snapshot.data_classes
+        return min(role.clearance, known.index(claim) if claim in known else 0)
+
+    def _check_size(self, use_case: UseCase) -> None:
+        request, caps = self.request, use_case.tokens
+        asked = request.output_tokens_asked
+        if asked is not None and asked > caps.output_max:
+            self._refuse("authorize.output_tokens", asked=asked, limit=caps.output_max)
+        if request.choices > CHOICES_MAX:
+            self._refuse("authorize.choices", asked=request.choices, limit=CHOICES_MAX)
+        estimated = min(expected_input(request, model) for model in use_case.models)
+        if estimated > caps.input_max:
+            self._refuse("authorize.input_tokens", estimated=estimated, limit=caps.input_max)
+
+    def _check_tools(self, mode: Mode) -> None:
+        for tool in self.request.tools:
+            if tool.hosted:
+                self._object(mode, "authorize.hosted_tool", tool=tool.name)
+
+    def _permitted(self, use_case: UseCase, role: Role, data_class: int) -> tuple[Model, ...]:
+        """Models that policy lets see this request; every model that is left is a candidate with its reason."""
+        rule_id, allowed = self._rule(use_case, role, data_class)
+        demand = self.snapshot.demands[data_class]
+        today = datetime.fromtimestamp(self.op.arrived_unix_ns / 1e9, UTC).date().isoformat()
+        permitted, outside = [], 0
+        for model in use_case.models:
+            why = self._unable(model)
+            if not why and allowed is not None and model.name not in allowed:
+                why = f"rule {rule_id} does not allow it"
+            if not why and (broken := unmet(model.provider.boundary, demand, today)):
+                why = f"boundary: {broken}"
+                outside += 1
+                if use_case.mode is Mode.OBSERVE:
+                    self.rules.append(f"observed:authorize.boundary:{model.name}")
+                    why = ""
+            if why:
+                self.candidates.append(Candidate(model.name, model.provider.name, False, why))
+            else:
+                permitted.append(model)
+        if not permitted:
+            whys = "; ".join(f"{c.model}: {c.reason}" for c in self.candidates)
+            if outside:
+                self._refuse("authorize.boundary", whys, data_class=self._class_name(data_class))
+            self._refuse("authorize.no_model", why=whys)
+        return tuple(permitted)
+
+    def _rule(self, use_case: UseCase, role: Role, data_class: int) -> tuple[str, frozenset[str] | None]:
+        """The first rule that holds decides; a rule that cannot be decided refuses."""
+        if not use_case.rules:
+            return "", None
+        facts = self._facts(use_case, role, data_class)
+        for rule in use_case.rules:
+            try:
+                holds = rule.when(facts)
+            except Exception as undecidable:  # noqa: BLE001  # whatever CEL raises means: not allowed
+                self.rules.append(f"rule:{rule.id}:failed")
+                self._refuse("authorize.condition_failed", f"rule {rule.id}: {undecidable!r}")
+            if holds:
+                self.rules.append(f"rule:{rule.id}")
+                return rule.id, rule.models
+        return "", None
+
+    def _facts(self, use_case: UseCase, role: Role, data_class: int) -> Mapping[str, object]:
+        request, principal = self.request, self.principal
+        ranks = {f"class.{name}": rank for rank, name in enumerate(self.snapshot.data_classes)}
+        return ranks | {
+            "request.data_class": data_class,
+            "request.stream": request.stream,
+            "request.images": request.images,
+            "request.tokens": min(expected_input(request, model) for model in use_case.models),
+            "request.operation": request.operation.value,
+            "request.tools": len(request.tools),
+            "principal.tenant": principal.tenant,
+            "principal.team": role.team.name,
+            "principal.subject": principal.subject,
+            "principal.actor": principal.actor,
+            "principal.role": role.name,
+            "principal.kind": principal.kind,
+            "use_case": use_case.name,
+        }
+
+    def _unable(self, model: Model) -> str:
+        """Why ``model`` cannot serve the request at all; "" when it can."""
+        request = self.request
+        if request.operation not in model.abilities:
+            return f"it cannot {request.operation}"
+        needs = {_MODALITY[part.kind] for part in request.parts if part.kind in _MODALITY}
+        if missing := needs - model.modalities:
+            return f"it does not take {', '.join(sorted(missing))}"
+        if (asked := request.output_tokens_asked or 0) > model.output_tokens_max and request.operation is Ability.CHAT:
+            return f"{asked} output tokens asked, it gives {model.output_tokens_max}"
+        if (size := expected_input(request, model)) > model.context_tokens_max:
+            return f"about {size} input tokens, its context holds {model.context_tokens_max}"
+        return ""
+
+    def _object(self, mode: Mode, code: str, **facts: str | int | float) -> None:
+        if mode is Mode.OBSERVE:
+            self.rules.append(f"observed:{code}")
+        else:
+            self._refuse(code, **facts)
+
+    def _refuse(self, code: str, detail: str = "", /, **facts: str | int | float) -> NoReturn:
+        raise Refusal.of(code, facts, detail=detail, considered=self._considered())
+
+    def _considered(self) -> Considered:
+        return Considered(candidates=tuple(self.candidates), rules=tuple(self.rules), **self.known)
+
+    def _class_name(self, rank: int) -> str:
+        return self.snapshot.data_classes[rank]
+
+
+_MODALITY = {PartKind.IMAGE: "image", PartKind.AUDIO: "audio", PartKind.FILE: "file"}
+
+
+def levels(tenant: Tenant, role: Role, use_case: UseCase, end_user: str) -> tuple[Level, ...]:
+    """Every level that counts for a request, in lock order. A budget on a use case applies per tenant."""
+    found = [
+        Level("tenant", tenant.budget, tenant.limits),
+        Level(f"team={role.team.name}", role.team.budget, role.team.limits),
+        Level(f"use_case={use_case.name}", use_case.budget, use_case.limits),
+    ]
+    if end_user and role.each_end_user is not None:
+        found.append(Level(f"end_user={end_user}/role={role.name}", role.each_end_user))
+    return tuple(sorted((level for level in found if level.budget or level.limits), key=lambda level: level.key))

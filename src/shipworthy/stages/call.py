@@ -1,0 +1,247 @@
+"""call: the models in the route's order, until one gives a first delta. Afterwards nothing is retried.
+
+Each attempt takes a place at its provider, is re-checked against the hold (a later attempt may be billed on top of an
+earlier one), and keeps its own deadline; together they keep the first model's total. A client that has left gets no further
+attempt. Which failures may be charged: those after the request was sent and before the provider answered with an error
+status, because such a provider may bill what it read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import NoReturn
+
+from shipworthy.model.chat import Event, Reply, Request, Source
+from shipworthy.model.errors import RETRY_ELSEWHERE, FailureKind, ProviderFailure, Refusal
+from shipworthy.model.fleet import Fleet
+from shipworthy.model.ledger import Hold
+from shipworthy.model.money import Basis, Usage
+from shipworthy.model.observation import AttemptFailed
+from shipworthy.model.op import Op
+from shipworthy.model.prompt import Fitted
+from shipworthy.model.route import Attempt, Model, Route
+from shipworthy.ports import Ledger, Upstream
+from shipworthy.stages.estimate import ceiling_cost, ceiling_output, expected_input
+
+HEAD_EVENTS_MAX = 64
+"""Events without content that may come before the first delta."""
+
+Call = Callable[[Op, Route, Request, Fitted, Hold, list[Attempt]], Awaitable[Reply]]
+
+
+def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -> Call:
+    """The stage, over the providers that can be reached and what is known of them."""
+
+    async def call(
+        op: Op, route: Route, request: Request, fitted: Fitted, hold: Hold, attempts: list[Attempt]
+    ) -> Reply:
+        total_s = route.models[0].provider.timeouts.total_ms / 1000
+        deadline_s = asyncio.get_running_loop().time() + total_s
+        last: ProviderFailure | None = None
+        for model in route.models:
+            if attempts and not fleet.may_retry(op.clock.monotonic_ns()):
+                break
+            if op.left:
+                break
+            hold = await _covered(op, ledger, hold, model, request, fitted, attempts)
+            attempt = _Attempt(op, model, request, fleet, attempts)
+            try:
+                return await attempt.start(upstreams[model.provider.name], fitted, deadline_s)
+            except ProviderFailure as failure:
+                last = failure
+                if failure.kind not in RETRY_ELSEWHERE:
+                    break
+        raise _refusal(last)
+
+    return call
+
+
+async def _covered(
+    op: Op, ledger: Ledger, hold: Hold, model: Model, request: Request, fitted: Fitted, attempts: list[Attempt]
+) -> Hold:
+    """A hold that covers one more attempt on top of what earlier ones may be billed; no egress if it cannot be had."""
+    billed = [attempt for attempt in attempts if attempt.usage is not None]
+    if not billed:
+        return hold  # the estimate was made at the dearest permitted model
+    output = ceiling_output(request, fitted.output_tokens_max)
+    spent = sum(ceiling_cost(model, a.usage.input, a.usage.output, 0) for a in billed if a.usage is not None)
+    needed = spent + ceiling_cost(model, fitted.input_tokens, output, request.images)
+    return hold if needed <= hold.estimate.amount_nano else await ledger.raise_to(op, hold, needed)
+
+
+def _refusal(failure: ProviderFailure | None) -> Refusal:
+    if failure is None:
+        return Refusal("call.failed", why="nothing was tried: the retry budget is spent", retry_after_s=1)
+    why = failure.detail or failure.kind.value
+    match failure.kind:
+        case FailureKind.REJECTED:
+            return Refusal("call.rejected", why=why, detail=f"status {failure.status}", retryable=False)
+        case FailureKind.FIRST_TOKEN_TIMEOUT | FailureKind.TOTAL_TIMEOUT:
+            return Refusal("call.timeout", detail=why)
+        case _:
+            said = "it could not be reached" if failure.kind is FailureKind.CONNECT else failure.kind.value
+            return Refusal("call.failed", why=said, detail=why, retry_after_s=failure.retry_after_s or 1)
+
+
+class _Attempt:
+    """One call of one model, from taking a place to the row that is kept of it; its events are the reply's."""
+
+    __slots__ = (
+        "_attempts", "_began_ns", "_deadline_s", "_events", "_first_ns", "_fleet", "_head", "_model", "_noted", "_op",
+        "_request", "_started_ns",
+    )  # fmt: skip
+
+    def __init__(self, op: Op, model: Model, request: Request, fleet: Fleet, attempts: list[Attempt]) -> None:
+        self._op = op
+        self._model = model
+        self._request = request
+        self._fleet = fleet
+        self._attempts = attempts
+        self._began_ns = op.clock.monotonic_ns()
+        self._started_ns = op.elapsed_ns()
+        self._first_ns = 0
+        self._deadline_s = 0.0
+        self._noted = False
+        self._head: deque[Event] = deque()
+        self._events: AsyncGenerator[Event, None] | None = None
+
+    async def start(self, upstream: Upstream, fitted: Fitted, deadline_s: float) -> Reply:
+        """The reply, once its first delta is here. Raises ProviderFailure; the attempt is noted either way."""
+        busy = self._fleet.begin(self._model, self._began_ns)
+        if busy:
+            failure = ProviderFailure(FailureKind.CAPACITY, busy, sent=False)
+            self._note(failure)
+            raise failure
+        self._deadline_s = deadline_s
+        timeouts = self._model.provider.timeouts
+        wait_ms = timeouts.first_token_ms if self._request.stream else timeouts.total_ms
+        try:
+            async with asyncio.timeout_at(min(asyncio.get_running_loop().time() + wait_ms / 1000, deadline_s)):
+                self._events = await upstream.open(self._op, self._model, self._request, fitted)
+                self._head = await _until_first_delta(self._events)
+        except BaseException as reason:
+            if self._events is not None:
+                await self._events.aclose()
+            self._fail(reason)
+        self._first_ns = self._op.clock.monotonic_ns() - self._began_ns
+        return Reply(self._model, len(self._attempts), self._request.stream, Source.MODEL, self)
+
+    def __aiter__(self) -> _Attempt:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._head:
+            event = self._head.popleft()
+        elif self._noted:
+            raise StopAsyncIteration
+        else:
+            event = await self._next()
+        if event.usage is not None and event.usage.basis is Basis.REPORTED:
+            self._fleet.of(self._model).learned_output(event.usage.output)
+        if event.done:
+            self._succeeded()
+        return event
+
+    async def _next(self) -> Event:
+        assert self._events is not None
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                return await anext(self._events)
+        except StopAsyncIteration:
+            broken = ProviderFailure(FailureKind.BROKEN, "the stream ended before it was done", sent=True)
+            self._fail(broken)
+        except BaseException as reason:
+            self._fail(reason)
+
+    async def aclose(self) -> None:
+        """Ends the attempt wherever it is; the provider sees its connection close unless the reply was complete."""
+        self._released("abandoned")
+        if self._events is not None:
+            await self._events.aclose()
+
+    def _succeeded(self) -> None:
+        if not self._noted:
+            self._fleet.end(self._model)
+            self._fleet.succeeded(self._model, self._first_ns / 1e6, self._op.clock.monotonic_ns())
+            self._note(None)
+
+    def _released(self, reason: str) -> None:
+        """The attempt ended for a reason of ours or the client's: nothing is learned of the provider."""
+        if not self._noted:
+            self._fleet.end(self._model)
+            self._fleet.released(self._model)
+            self._note(None, reason)
+
+    def _fail(self, reason: BaseException) -> NoReturn:
+        """Notes the failure and raises it: as ProviderFailure, or as it is when it is no provider's fault."""
+        if isinstance(reason, TimeoutError):
+            late = FailureKind.TOTAL_TIMEOUT if self._first_ns else FailureKind.FIRST_TOKEN_TIMEOUT
+            self._failed(failure := ProviderFailure(late, f"{self._model.name} did not answer in time", sent=True))
+            raise failure from reason
+        if isinstance(reason, ProviderFailure):
+            self._failed(reason)
+        else:
+            self._released("cancelled" if isinstance(reason, asyncio.CancelledError) else "error")
+        raise reason
+
+    def _failed(self, failure: ProviderFailure) -> None:
+        if self._noted:
+            return
+        self._fleet.end(self._model)
+        if failure.kind in (FailureKind.REJECTED, FailureKind.CAPACITY):
+            self._fleet.released(self._model)
+        else:
+            now_ns = self._op.clock.monotonic_ns()
+            self._fleet.failed(self._model, failure.kind.value, now_ns, failure.retry_after_s)
+        self._note(failure)
+
+    def _note(self, failure: ProviderFailure | None, ended: str = "") -> None:
+        """Appends what the record keeps of this attempt, once."""
+        self._noted = True
+        billable = ended or (failure is not None and failure.sent and failure.status in (None, 200))
+        self._attempts.append(
+            Attempt(
+                number=len(self._attempts),
+                model=self._model.name,
+                provider=self._model.provider.name,
+                upstream=self._model.upstream,
+                started_ns=self._started_ns,
+                duration_ns=self._op.clock.monotonic_ns() - self._began_ns,
+                first_token_ns=self._first_ns,
+                failure=failure.kind.value if failure else ended,
+                status=(failure.status or 0) if failure else 200,
+                detail=failure.detail if failure else "",
+                sent=failure.sent if failure else True,
+                usage=self._unanswered() if billable and not self._first_ns else None,
+            )
+        )
+        if failure is not None:
+            self._op.observe(
+                AttemptFailed(
+                    exchange_id=str(self._op.id),
+                    model=self._model.name,
+                    provider=self._model.provider.name,
+                    kind=failure.kind.value,
+                    status=failure.status or 0,
+                    detail=failure.detail,
+                )
+            )
+
+    def _unanswered(self) -> Usage:
+        """What a provider may bill for a request that it read and did not answer: the input."""
+        return Usage(input=expected_input(self._request, self._model), basis=Basis.COUNTED)
+
+
+async def _until_first_delta(events: AsyncGenerator[Event, None]) -> deque[Event]:
+    """The events up to the first that carries content or ends the reply. Raises ProviderFailure when none comes."""
+    head: deque[Event] = deque()
+    async for event in events:
+        head.append(event)
+        if event.deltas or event.finish or event.done:
+            return head
+        if len(head) > HEAD_EVENTS_MAX:
+            break
+    said = "ended" if len(head) <= HEAD_EVENTS_MAX else f"sent {len(head)} events"
+    raise ProviderFailure(FailureKind.BROKEN, f"the stream {said} without a first delta", sent=True)

@@ -1,0 +1,68 @@
+"""How much a request can use at most, and how much it is expected to use.
+
+The ceiling needs no tokenizer: a token is never shorter than a byte of UTF-8, so the request's bytes are a ceiling for its
+tokens; inline media are taken out and counted by ceiling per image. It is priced at the dearest *permitted* model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shipworthy.model.chat import Request
+from shipworthy.model.ledger import Estimate
+from shipworthy.model.money import Basis, Usage, round_to_nano
+from shipworthy.model.route import Ability, Model
+
+IMAGE_TOKENS_MAX = 40_000
+"""The dearest published price of one image is ~37,000 tokens (gpt-4o-mini, high detail, 2048 × 2048)."""
+MESSAGE_TOKENS = 8
+"""What a chat template adds around a message at most, in tokens, beyond the JSON's own punctuation."""
+
+LINES_MAX = 9
+"""An attempt has at most this many charge lines, each rounded up by less than a nano-USD."""
+
+
+def ceiling_input(request: Request) -> int:
+    """No provider can count more input tokens than this."""
+    text_bytes = len(request.body) - request.bytes_inline
+    return text_bytes + MESSAGE_TOKENS * (1 + len(request.parts)) + IMAGE_TOKENS_MAX * request.images
+
+
+def expected_input(request: Request, model: Model) -> int:
+    """Input tokens by the model's calibrated ratio: for choosing and for counting, never for holding."""
+    chars = sum(len(part.text) for part in request.parts)
+    return int(chars / model.chars_per_token) + 4 * (1 + len(request.parts))
+
+
+def ceiling_output(request: Request, output_tokens_max: int) -> int:
+    return 0 if request.operation is Ability.EMBED else output_tokens_max * request.choices
+
+
+def estimate(request: Request, models: Sequence[Model], output_tokens_max: int) -> Estimate:
+    """The hold for ``request`` at the dearest of ``models``."""
+    input_tokens = ceiling_input(request)
+    output_tokens = ceiling_output(request, output_tokens_max)
+    return Estimate(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        amount_nano=max(ceiling_cost(model, input_tokens, output_tokens, request.images) for model in models),
+        input_expected=max(expected_input(request, model) for model in models),
+        countable=all(part.scannable and not part.bytes_inline for part in request.parts),
+    )
+
+
+def ceiling_cost(model: Model, input_tokens: int, output_tokens: int, images: int) -> int:
+    """Nano-USD if every token were of the dearest component that the model prices on its side."""
+    price = model.price
+    into = max((price.unit_pico.get(c, 0) for c in price.unit_pico if c.is_input), default=0)
+    out = max((price.unit_pico.get(c, 0) for c in price.unit_pico if c.is_output), default=0)
+    return (
+        round_to_nano(into * input_tokens + out * output_tokens + price.per_image * images + price.per_request)
+        + LINES_MAX
+    )
+
+
+def expected_cost(model: Model, request: Request, output_tokens: float) -> int:
+    """Nano-USD that this request will probably cost at ``model``: what the strategy *cheapest* compares."""
+    usage = Usage(input=expected_input(request, model), output=int(output_tokens), basis=Basis.COUNTED)
+    return sum(line.amount_nano for line in model.price.lines(usage, model.name, 0))

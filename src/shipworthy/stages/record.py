@@ -1,0 +1,235 @@
+"""record: one row per exchange, final. Everything the row says is read off the exchange here and nowhere else.
+
+A request that was refused before its sender was known leaves no row: a counter and a line in the bounded security log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from msgspec.structs import replace
+
+from shipworthy.model.chat import Request
+from shipworthy.model.exchange import Bodies, Exchange, Outcome, Received, Row
+from shipworthy.model.guard import Receipt
+from shipworthy.model.identity import Considered, Grant, Principal
+from shipworthy.model.money import Basis
+from shipworthy.model.observation import Ended, Refused
+from shipworthy.model.op import Op
+from shipworthy.model.policy import Mode, Snapshot
+from shipworthy.ports import Entry, Recorder, Repeats, Stored
+from shipworthy.stages.dedupe import scope_of
+
+DETAIL_CHARS_MAX = 2_000
+"""Of a refusal's detail, how much the row keeps."""
+
+_UNDECIDED = Considered()
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def make_record(snapshot: Snapshot, recorder: Recorder, repeats: Repeats) -> Callable[[Op, Exchange], Awaitable[None]]:
+    """The stage, over the store. Under ``strict`` it returns when the row is committed, else when it is queued."""
+
+    async def record(op: Op, x: Exchange) -> None:
+        if not hasattr(x, "principal"):
+            code, detail = (x.refusal.code, x.refusal.detail) if hasattr(x, "refusal") else ("decode.client_left", "")
+            op.observe(Refused(str(op.id), code, detail, x.peer))
+            return
+        row = row_of(snapshot, x)
+        entry = Entry(row, bodies_of(snapshot, x), getattr(x, "hold", None), getattr(x, "charge", None))
+        if snapshot.strict:
+            await recorder.record(entry)
+        else:
+            recorder.enqueue(entry)
+        op.observe(ended(row))
+        if x.idempotency_key and hasattr(x, "hold"):
+            await repeats.finish(op, row.tenant, scope_of(x.grant, x.request), x.idempotency_key, answer_of(x))
+
+    return record
+
+
+def make_draft(snapshot: Snapshot) -> Callable[[Op, Grant, Request], bytes]:
+    """The row as far as it is known when money is set aside: what the sweeper completes if this worker dies."""
+
+    def draft(op: Op, grant: Grant, request: Request) -> bytes:
+        row = drafted(snapshot, op, grant.principal, grant.considered, request)
+        return _encode(replace(row, end_user=grant.end_user, session=grant.session))
+
+    return draft
+
+
+def row_of(snapshot: Snapshot, x: Exchange) -> Row:
+    """The row of an ended exchange: the draft, and how it went on."""
+    route, hold, charge = getattr(x, "route", None), getattr(x, "hold", None), getattr(x, "charge", None)
+    refusal, reply, fitted = getattr(x, "refusal", None), getattr(x, "reply", None), getattr(x, "fitted", None)
+    row = drafted(snapshot, x.op, x.principal, _considered(x), getattr(x, "request", None))
+    return replace(
+        row,
+        end_user=x.grant.end_user if hasattr(x, "grant") else "",
+        session=x.session,
+        release_digest=x.prompt.digest if hasattr(x, "prompt") else "",
+        strategy=route.strategy.value if route else "",
+        candidates=route.candidates if route else row.candidates,
+        attempts=tuple(x.attempts),
+        steps=tuple(x.op.steps),
+        receipts=_receipts(x),
+        passage_ids=x.passages.ids if hasattr(x, "passages") else (),
+        usage=x.received.usage,
+        charge_lines=charge.lines if charge else (),
+        estimated_nano=hold.estimate.amount_nano if hold else 0,
+        held_nano=hold.estimate.amount_nano if hold else 0,
+        charged_nano=charge.amount_nano if charge else 0,
+        overrun_nano=charge.overrun_nano if charge else 0,
+        lease_id=hold.lease_id if hold else None,
+        outcome=x.outcome,
+        refusal_code=refusal.code if refusal else "",
+        refusal_detail=refusal.detail[:DETAIL_CHARS_MAX] if refusal else "",
+        model=reply.model.name if reply else "",
+        provider=reply.model.provider.name if reply else "",
+        source=reply.source.value if reply else "",
+        finish=tuple(x.received.finish),
+        cut=fitted.cut if fitted else (),
+        flags=_flags(snapshot, x),
+        duration_ns=x.op.elapsed_ns(),
+        first_token_ns=x.received.first_ns,
+        reply_bytes=x.received.payload_bytes,
+    )
+
+
+def drafted(snapshot: Snapshot, op: Op, principal: Principal, considered: Considered, request: Request | None) -> Row:
+    """A row with what is known of the sender and of policy's decision; outcome *failed* until something better is known."""
+    return Row(
+        id=op.id,
+        arrived_unix_ns=op.arrived_unix_ns,
+        environment=snapshot.environment,
+        region=snapshot.region,
+        kind=op.kind.value,
+        tenant=principal.tenant,
+        team=considered.team,
+        role=considered.role,
+        subject=principal.subject,
+        actor=principal.actor,
+        end_user="",
+        issuer=principal.issuer,
+        key_id=principal.key_id,
+        session="",
+        use_case=considered.use_case,
+        alias=considered.alias,
+        operation=request.operation.value if request else "",
+        dialect=request.dialect.value if request else "",
+        mode=considered.mode,
+        data_class=considered.data_class,
+        clearance=considered.clearance,
+        release_digest="",
+        manifest_digest=snapshot.digest,
+        rules=considered.rules,
+        strategy="",
+        candidates=considered.candidates,
+        attempts=(),
+        steps=(),
+        receipts=(),
+        passage_ids=(),
+        usage=None,
+        charge_lines=(),
+        estimated_nano=0,
+        held_nano=0,
+        charged_nano=0,
+        overrun_nano=0,
+        lease_id=None,
+        traceparent=op.traceparent,
+        outcome=Outcome.FAILED,
+        refusal_code="",
+        refusal_detail="",
+        model="",
+        provider="",
+        source="",
+        stream=request.stream if request else False,
+        finish=(),
+        cut=(),
+        flags=(),
+        duration_ns=0,
+        first_token_ns=0,
+        request_bytes=len(request.body) if request else 0,
+        reply_bytes=0,
+    )
+
+
+def bodies_of(snapshot: Snapshot, x: Exchange) -> Bodies | None:
+    """What was said, up to the manifest's cap for each side; None where bodies are not kept or nothing was read."""
+    most = snapshot.bodies.bytes_max
+    if not most or not hasattr(x, "request"):
+        return None
+    request, reply = x.request.body, b"\n".join(x.received.payloads)
+    truncated = len(request) > most or len(reply) > most or x.received.payload_bytes > len(reply)
+    return Bodies(request[:most], reply[:most], truncated)
+
+
+def answer_of(x: Exchange) -> Stored | None:
+    """The whole answer, for repeats of the request; None when there is none to keep."""
+    received: Received = x.received
+    if x.outcome is not Outcome.SERVED or received.payload_bytes > received.kept_bytes_max or not hasattr(x, "reply"):
+        return None
+    if x.reply.stream:
+        return Stored(x.op.id, 200, "text/event-stream", _encode(received.payloads))
+    return Stored(x.op.id, 200, "application/json", b"".join(received.payloads))
+
+
+def ended(row: Row) -> Ended:
+    """What logs and metrics hear of a row."""
+    return Ended(
+        exchange_id=str(row.id),
+        tenant=row.tenant,
+        use_case=row.use_case,
+        model=row.model,
+        outcome=row.outcome.value,
+        code=row.refusal_code,
+        duration_ms=row.duration_ns / 1e6,
+        first_token_ms=row.first_token_ns / 1e6,
+        input_tokens=row.usage.input if row.usage else 0,
+        output_tokens=row.usage.output if row.usage else 0,
+        charged_nano=row.charged_nano,
+        overrun_nano=row.overrun_nano,
+    )
+
+
+def _considered(x: Exchange) -> Considered:
+    if hasattr(x, "refusal") and isinstance(x.refusal.considered, Considered):
+        return x.refusal.considered
+    if hasattr(x, "grant"):
+        return x.grant.considered
+    return replace(_UNDECIDED, use_case=x.request.model) if hasattr(x, "request") else _UNDECIDED
+
+
+def _receipts(x: Exchange) -> tuple[Receipt, ...]:
+    """Of every check in the path, as far as the request came."""
+    found: list[Receipt] = []
+    if hasattr(x, "prompt"):
+        found.append(x.prompt.receipt)
+    if hasattr(x, "passages"):
+        found.append(x.passages.receipt)
+    if hasattr(x, "screened"):
+        found.extend(x.screened.receipts)
+    if hasattr(x, "hit"):
+        found.append(x.hit.receipt)
+    return tuple(found)
+
+
+def _flags(snapshot: Snapshot, x: Exchange) -> tuple[str, ...]:
+    """Short words for what an auditor would want to filter by."""
+    charge, received = getattr(x, "charge", None), x.received
+    bodies = bodies_of(snapshot, x)
+    bases = {line.basis for line in charge.lines} if charge else set()
+    said = {
+        "usage_counted": Basis.COUNTED in bases,
+        "usage_ceiling": Basis.CEILING in bases,
+        "usage_refused": received.usage_refused,
+        "usage_implausible": received.usage is not None and received.usage.output == 0 and received.text_chars > 0,
+        "overrun": charge is not None and charge.overrun_nano > 0,
+        "drained": x.op.left and received.done,
+        "client_left": x.op.left,
+        "opaque_content": received.opaque,
+        "body_truncated": bodies is not None and bodies.truncated,
+        "mode_observed": hasattr(x, "grant") and x.grant.mode is Mode.OBSERVE,
+    }
+    return tuple(flag for flag, holds in said.items() if holds)
