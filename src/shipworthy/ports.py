@@ -24,7 +24,7 @@ from shipworthy.model.ledger import Charge, Claim, Estimate, Hold
 from shipworthy.model.op import Clock, Observe, Op
 from shipworthy.model.policy import Snapshot
 from shipworthy.model.prompt import Fitted, Hit, Prompt
-from shipworthy.model.reading import CostAsked, CostLine, Page, Wanted
+from shipworthy.model.reading import CostAsked, CostLine, Page, Place, Wanted
 from shipworthy.model.route import Attempt, Model, Route
 
 # ---------------------------------------------------------------------------------------------- the edge
@@ -253,8 +253,8 @@ class AdminRecorder(Protocol):
 class Exchanges(Protocol):
     """Reads of the record. ``scope`` is one tenant, or EVERY_TENANT for operators; whoever calls has recorded the read."""
 
-    async def page(self, scope: str, wanted: Wanted, after: UUID | None, limit: int) -> Page:
-        """At most ``limit`` exchanges with an id below ``after``, newest first: stable while others are recorded."""
+    async def page(self, scope: str, wanted: Wanted, after: Place | None, limit: int) -> Page:
+        """At most ``limit`` exchanges before the place ``after``, newest first: stable while others are recorded."""
 
     async def get(self, scope: str, exchange_id: UUID) -> Row | None: ...
 

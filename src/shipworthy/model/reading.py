@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from enum import StrEnum
 from uuid import UUID
 
@@ -13,6 +14,7 @@ EVERY_TENANT = "*"
 """The scope of an operator. A scope is a tenant's name or this; an empty one is an error, never everything."""
 
 PAGE_ROWS_MAX = 200
+PLACE_BYTES = 24
 
 
 class Authority(Struct, frozen=True):
@@ -43,11 +45,35 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return {name: str(getattr(self, name)) for name in self.__struct_fields__ if getattr(self, name)}
 
 
+class Place(Struct, frozen=True, order=True):
+    """Where an exchange stands in the order of the record: by arrival to the microsecond, then by id."""
+
+    arrived_unix_us: int
+    id: UUID
+
+    @classmethod
+    def of(cls, row: Row) -> Place:
+        return cls(row.arrived_unix_ns // 1_000, row.id)
+
+    def cursor(self) -> str:
+        """The place as opaque text for a URL."""
+        packed = self.arrived_unix_us.to_bytes(8, signed=True) + self.id.bytes
+        return base64.urlsafe_b64encode(packed).decode()
+
+    @classmethod
+    def at(cls, cursor: str) -> Place:
+        """The place that ``cursor`` says. Raises ValueError."""
+        packed = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+        if len(packed) != PLACE_BYTES:
+            raise ValueError(f"{len(packed)} bytes instead of {PLACE_BYTES}")
+        return cls(int.from_bytes(packed[:8], signed=True), UUID(bytes=packed[8:]))
+
+
 class Page(Struct, frozen=True):
-    """Exchanges, newest first by id. ``after`` is the id to go on from, None at the end."""
+    """Exchanges, newest first. ``after`` is the place to go on from, None at the end."""
 
     rows: tuple[Row, ...]
-    after: UUID | None
+    after: Place | None
 
 
 class By(StrEnum):

@@ -1,0 +1,296 @@
+"""A recorded exchange told in plain words: who asked, what policy said, why this model, what it cost, where time went.
+
+For whoever is woken at night: each section answers one question, in whole sentences, from the row alone. What the row does
+not know is said, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from shipworthy.control.wording import article, counted, lasting, listed, moment, usd, usd_per_million
+from shipworthy.model.errors import CODES
+from shipworthy.model.exchange import Outcome, Row
+from shipworthy.model.money import Basis, ChargeLine, Component
+from shipworthy.model.route import Attempt, Candidate
+
+BASIS_WORDS = {
+    Basis.REPORTED: "as the provider reported",
+    Basis.COUNTED: "as counted here, because the provider reported nothing",
+    Basis.CEILING: "the most it can have been, because nothing better is known",
+    Basis.FREE: "free of charge",
+}
+FAILURE_WORDS = {
+    "connect": "no connection could be made",
+    "first_token_timeout": "its first token did not come in time",
+    "total_timeout": "it was not done in time",
+    "rate_limited": "the provider turned it away for going too fast",
+    "server_error": "the provider failed",
+    "rejected": "the provider rejected the request itself",
+    "unauthorised": "the provider did not accept our credential",
+    "broken": "the connection or its framing broke",
+    "invalid": "the answer was not what the dialect promises",
+    "capacity": "this provider already had as many requests as it may have at once",
+}
+FLAG_WORDS = {
+    "usage_counted": "The provider reported no usage, so tokens were counted here.",
+    "drained": "The client had left; the rest of the answer was read from the provider to settle exactly.",
+    "presumed": "The worker died before it could record this; the sweeper wrote the row and presumed the hold as spent.",
+    "body_truncated": "The bodies were longer than their cap and are kept only in part.",
+    "mode_observed": "The use case only observes: what policy would have refused was recorded and let through.",
+    "overrun": "More was used than was held.",
+}
+STEP_SHARE_PERCENT_MIN = 5
+
+
+class Section(Struct, frozen=True):
+    """One question about an exchange and the sentences that answer it."""
+
+    title: str
+    sentences: tuple[str, ...]
+
+
+def explain(row: Row) -> tuple[Section, ...]:
+    """The whole decision in sentences, most needed first. Sections with nothing to say are left out."""
+    told = (
+        Section("In short", tuple(_in_short(row))),
+        Section("Who asked", tuple(_who(row))),
+        Section("What policy said", tuple(_policy(row))),
+        Section(_model_question(row), tuple(_models(row))),
+        Section("What was tried", tuple(_attempts(row))),
+        Section("Money", tuple(_money(row))),
+        Section("Time", tuple(_time(row))),
+        Section("Checks", tuple(_checks(row))),
+        Section("What was changed or is special", tuple(_special(row))),
+        Section("How to find it elsewhere", tuple(_elsewhere(row))),
+    )
+    return tuple(section for section in told if section.sentences)
+
+
+# ------------------------------------------------------------------------------------------------ in short
+
+
+def _in_short(row: Row) -> Iterator[str]:
+    asked = f"{_sender(row)} asked {_target(row)} at {moment(row.arrived_unix_ns)}"
+    match row.outcome:
+        case Outcome.SERVED if row.source == "replay":
+            yield f"{asked} with an Idempotency-Key already used and got the stored answer again, without charge."
+        case Outcome.SERVED:
+            spent = f"in {lasting(row.duration_ns)}, for ${usd(row.charged_nano)}"
+            yield f"{asked} and was answered by {row.model or 'no model'} {spent}."
+        case Outcome.REFUSED:
+            yield f"{asked} and was refused: {row.refusal_code}."
+        case Outcome.CUT:
+            yield f"{asked}; the answer of {row.model or 'the model'} broke off after {lasting(row.duration_ns)}."
+        case Outcome.FAILED:
+            yield f"{asked} and got no answer: {row.refusal_code or 'the server failed'}."
+        case Outcome.ABANDONED:
+            yield f"{asked} and left before the answer was complete, after {lasting(row.duration_ns)}."
+    if row.refusal_code:
+        yield from _refusal(row)
+
+
+def _refusal(row: Row) -> Iterator[str]:
+    stage = row.refusal_code.partition(".")[0]
+    code = CODES.get(row.refusal_code)
+    if code is None:
+        yield f"The code {row.refusal_code} is not in this version's catalogue; it was written by another one."
+    else:
+        facts = _Facts(use_case=row.use_case or row.alias, data_class=row.data_class, why=row.refusal_detail or "…")
+        yield f"The stage `{stage}` said: {code.message.format_map(facts)}"
+        yield f"What the client was told to do: {code.hint.format_map(facts)}"
+    if row.refusal_detail:
+        yield f"What only the record knows: {_ended(row.refusal_detail)}"
+    if row.outcome is Outcome.REFUSED and not row.attempts:
+        yield "Nothing was asked of a provider."
+
+
+class _Facts(dict[str, str]):
+    """Facts of a refusal that the row keeps; the others are left open in the message."""
+
+    def __missing__(self, key: str) -> str:
+        return "…"
+
+
+# ------------------------------------------------------------------------------------------------ who
+
+
+def _who(row: Row) -> Iterator[str]:
+    proof = f"the service key {row.key_id}" if row.key_id else f"a token of {row.issuer}" if row.issuer else ""
+    subject = f"The subject is {row.subject or 'unknown'} of the tenant {row.tenant}"
+    yield subject + (f", proved by {proof}." if proof else "; the row names no proof.")
+    if row.actor:
+        yield f"The service {row.actor} acted for {row.subject}; both were verified."
+    if row.end_user:
+        yield f"The caller asserted the end user {row.end_user}: unverified, used for limits and accounting only."
+    if row.session:
+        yield f"It belongs to the session {row.session}."
+
+
+def _policy(row: Row) -> Iterator[str]:
+    if not row.role:
+        yield "No role was granted: the request ended before, or no role of the tenant matched."
+    else:
+        yield (
+            f"The claims matched the role {row.role} in the team {row.team or '(none)'}, "
+            f"with clearance up to {row.clearance or '(none)'}."
+        )
+    if row.alias:
+        yield f"The client named {row.alias}, which is an alias for the use case {row.use_case or '(none)'}."
+    elif row.use_case:
+        yield f"The client named the use case {row.use_case}."
+    if row.data_class:
+        yield f"The data was handled as {row.data_class}."
+    if row.mode:
+        enforced = "every decision was enforced" if row.mode == "enforce" else "only identity, isolation and money were"
+        yield f"The use case is in the mode {row.mode}: {enforced}."
+    if row.rules:
+        yield f"What decided, in order: {listed(row.rules)}."
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+def _model_question(row: Row) -> str:
+    return f"Why {row.model}" if row.model else "Why no model"
+
+
+def _models(row: Row) -> Iterator[str]:
+    if not row.candidates:
+        if row.outcome is not Outcome.SERVED:
+            yield "It ended before models were considered."
+        return
+    taken = [candidate for candidate in row.candidates if candidate.taken]
+    if row.strategy:
+        order = f": {listed([candidate.model for candidate in taken])}" if taken else ""
+        yield f"The strategy is {row.strategy}; {counted(len(taken), 'model')} could be tried{order}."
+    yield from (_candidate(candidate) for candidate in row.candidates)
+
+
+def _candidate(candidate: Candidate) -> str:
+    score = f", at the strategy's figure {candidate.score:g}" if candidate.score else ""
+    where = f"{candidate.model} at {candidate.provider}"
+    reason = _ended(candidate.reason or "no reason was recorded")
+    return f"{where} was {'taken' if candidate.taken else 'left'}{score}: {reason}"
+
+
+def _attempts(row: Row) -> Iterator[str]:
+    for attempt in row.attempts:
+        yield _attempt(attempt)
+    if row.source and row.source not in ("model", "replay"):
+        yield f"The answer came from {article(row.source)} source, not from a model."
+
+
+def _attempt(attempt: Attempt) -> str:
+    begin = f"{attempt.model} ({attempt.upstream} at {attempt.provider}), begun {lasting(attempt.started_ns)} in"
+    status = f", status {attempt.status}" if attempt.status else ""
+    if not attempt.failure:
+        first = f"sent its first token after {lasting(attempt.first_token_ns)} and " if attempt.first_token_ns else ""
+        return f"{begin}, {first}ended after {lasting(attempt.duration_ns)}{status}."
+    why = FAILURE_WORDS.get(attempt.failure, attempt.failure)
+    said = f" It said: {_ended(attempt.detail)}" if attempt.detail else ""
+    billed = "The provider may have seen it" if attempt.sent else "Nothing was sent, so nothing can be billed"
+    return f"{begin}, failed after {lasting(attempt.duration_ns)}: {why} ({attempt.failure}{status}).{said} {billed}."
+
+
+# ------------------------------------------------------------------------------------------------ money
+
+
+def _money(row: Row) -> Iterator[str]:
+    if not (row.estimated_nano or row.held_nano or row.charged_nano or row.charge_lines):
+        yield "Nothing was estimated, held or charged."
+        return
+    yield (
+        f"At most ${usd(row.estimated_nano)} was estimated, ${usd(row.held_nano)} was held, "
+        f"${usd(row.charged_nano)} was charged."
+    )
+    if row.overrun_nano:
+        beyond = "used beyond the hold, charged in full, and felt by the next admission"
+        yield f"${usd(row.overrun_nano)} of it is overrun: {beyond}."
+    for line in row.charge_lines:
+        yield _charge_line(line)
+    explained = sum(line.amount_nano for line in row.charge_lines)
+    if explained != row.charged_nano:
+        yield f"The lines come to ${usd(explained)}, which is not what was charged: report this as a defect."
+    if row.lease_id is not None:
+        yield f"The money came from the worker's lease {row.lease_id}."
+
+
+def _charge_line(line: ChargeLine) -> str:
+    unit = line.component.value.replace("_", " ")
+    if line.component in (Component.REQUEST, Component.IMAGE):
+        price = f"${usd_per_million(line.unit_price_pico)} per million"
+    else:
+        price = f"${usd_per_million(line.unit_price_pico)} per million tokens"
+    return (
+        f"{line.model}: {line.quantity:,} {unit} at {price} = ${usd(line.amount_nano)}, "
+        f"{BASIS_WORDS.get(line.basis, line.basis)}."
+    )
+
+
+# ------------------------------------------------------------------------------------------------ time
+
+
+def _time(row: Row) -> Iterator[str]:
+    first = f"; the first token came after {lasting(row.first_token_ns)}" if row.first_token_ns else ""
+    yield f"It took {lasting(row.duration_ns)} in all{first}."
+    if not row.steps:
+        return
+    longest = max(row.steps, key=lambda step: step.duration_ns)
+    if row.duration_ns:
+        share = 100 * longest.duration_ns / row.duration_ns
+        if share >= STEP_SHARE_PERCENT_MIN:
+            yield f"The longest step was {longest.stage}, with {min(share, 100):.0f} % of the time."
+    yield "By step: " + ", ".join(f"{step.stage} {lasting(step.duration_ns)}" for step in row.steps) + "."
+
+
+# ------------------------------------------------------------------------------------------------ checks and the rest
+
+
+def _checks(row: Row) -> Iterator[str]:
+    if not row.receipts:
+        yield "There are no receipts: the request ended before any check had its turn."
+    for receipt in row.receipts:
+        detail = f": {_ended(receipt.detail)}" if receipt.detail else "."
+        match receipt.status:
+            case "ran":
+                yield f"{receipt.check} ran in {receipt.stage}{detail}"
+            case "not_configured":
+                yield f"{receipt.check} is not configured in {receipt.stage}{detail}"
+            case other:
+                yield f"{receipt.check} in {receipt.stage}: {other}{detail}"
+    if row.passage_ids:
+        yield f"{counted(len(row.passage_ids), 'passage')} went into the prompt: {listed(row.passage_ids)}."
+
+
+def _special(row: Row) -> Iterator[str]:
+    yield from (f"{_ended(cut)}" for cut in row.cut)
+    yield from (FLAG_WORDS.get(flag, f"Flagged: {flag}.") for flag in row.flags)
+    if row.finish and any(reason not in ("stop", "end_turn", "tool_calls", "tool_use") for reason in row.finish):
+        yield f"The model stopped because of: {listed(row.finish)}."
+
+
+def _elsewhere(row: Row) -> Iterator[str]:
+    yield f"The id is {row.id}; the environment is {row.environment}{f' in {row.region}' if row.region else ''}."
+    if row.traceparent:
+        yield f"Its trace is {row.traceparent}."
+    if row.manifest_digest:
+        release = f", the release {row.release_digest[:12]}" if row.release_digest else ""
+        yield f"In force was the manifest {row.manifest_digest[:12]}{release}."
+
+
+def _sender(row: Row) -> str:
+    who = row.subject or "An unnamed sender"
+    return f"{who}, by way of {row.actor}," if row.actor else who
+
+
+def _target(row: Row) -> str:
+    return f"for {row.use_case}" if row.use_case else f"for {row.alias}" if row.alias else "for something unnamed"
+
+
+def _ended(text: str) -> str:
+    """``text`` as a sentence of its own."""
+    tidy = text.strip()
+    return tidy if tidy.endswith((".", "!", "?")) else tidy + "."
