@@ -10,7 +10,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, NoReturn
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
@@ -36,7 +36,7 @@ REFERENCE_SCHEMA: JsonSchemaValue = {
 def wrong(kind: str, message: str, *, wanted: str, hint: str = "", said: str | None = None) -> PydanticCustomError:
     """A validation error that already knows what was wanted, what to do, and (``said``) how to quote the value safely."""
     context = {"wanted": wanted, "hint": hint} | ({} if said is None else {"said": said})
-    return PydanticCustomError(cast("str", kind), message.replace("{", "{{").replace("}", "}}"), context)  # type: ignore[arg-type]
+    return PydanticCustomError(kind, message, context)
 
 
 class Resolver:

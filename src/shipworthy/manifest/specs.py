@@ -32,13 +32,15 @@ class Spec(Generic[Built_co]):
     """One kind of provider.
 
     ``boundary`` is what the kind promises by its nature when the manifest states nothing (a child process on this machine:
-    local network, no training, no retention); None = only what the manifest states counts.
+    local network, no training, no retention); None = only what the manifest states counts. ``concurrent_max`` is the bound
+    on requests at once unless the manifest states one.
     """
 
     kind: str
     Config: type[Config]
     build: Callable[..., Built_co]
     boundary: Boundary | None = None
+    concurrent_max: int = 128
 
 
 def by_kind(specs: Iterable[Spec[Built_co]]) -> dict[str, Spec[Built_co]]:

@@ -1,0 +1,135 @@
+"""``providers`` and ``models`` → endpoints with their boundary, and models with a price."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shipworthy.manifest.linking import Linking
+from shipworthy.manifest.problem import KeyPath
+from shipworthy.manifest.shape_models import BoundaryShape, ModelShape, PriceShape, ProviderShape, TimeoutsShape
+from shipworthy.model.money import Component, Price
+from shipworthy.model.route import Ability, Boundary, Model, Network, Provider, Timeouts
+
+PRICE_KEYS = {
+    "input_usd_per_mtok": Component.INPUT,
+    "output_usd_per_mtok": Component.OUTPUT,
+    "cache_read_usd_per_mtok": Component.CACHE_READ,
+    "cache_write_usd_per_mtok": Component.CACHE_WRITE,
+    "reasoning_usd_per_mtok": Component.REASONING,
+    "input_audio_usd_per_mtok": Component.INPUT_AUDIO,
+    "output_audio_usd_per_mtok": Component.OUTPUT_AUDIO,
+    "image_usd": Component.IMAGE,
+    "request_usd": Component.REQUEST,
+}
+
+
+def link_providers(linking: Linking) -> dict[str, Provider]:
+    """Every provider whose settings could be read."""
+    linked = {}
+    for name, shape in linking.manifest.providers.items():
+        settings = linking.shaped.settings.get(name)
+        if settings is None:
+            continue  # its kind or its settings are problems already
+        spec = linking.specs[shape.kind]
+        boundary = _boundary(linking, ("providers", name, "boundary"), shape.boundary, spec.boundary)
+        timeouts = _timeouts(linking, ("providers", name, "timeouts"), shape.timeouts)
+        concurrent = shape.concurrent_max or spec.concurrent_max
+        linked[name] = Provider(name, shape.kind, boundary, timeouts, concurrent, settings)
+    return linked
+
+
+def _boundary(linking: Linking, path: KeyPath, stated: BoundaryShape, natural: Boundary | None) -> Boundary:
+    """What is stated, else what the kind promises by its nature, else the worst case."""
+    base = natural or Boundary()
+    home = (linking.manifest.region,) if natural is not None and linking.manifest.region else base.regions
+    agreement = stated.agreement
+    if agreement is not None and agreement.expires is not None and agreement.expires < linking.today.isoformat():
+        what = f"the agreement {agreement.id} has expired and no longer counts"
+        linking.tree.warn((*path, "agreement"), what, said=agreement.expires, hint="renew it, or leave it out")
+    return Boundary(
+        regions=tuple(stated.regions) if stated.regions is not None else home,
+        network=Network(stated.network) if stated.network is not None else base.network,
+        trains_on_data=base.trains_on_data if stated.trains_on_data is None else stated.trains_on_data,
+        retention_days=base.retention_days if stated.retention_days is None else stated.retention_days,
+        agreement_id=agreement.id if agreement else base.agreement_id,
+        agreement_expires=(agreement.expires or "") if agreement else base.agreement_expires,
+    )
+
+
+def _timeouts(linking: Linking, path: KeyPath, shape: TimeoutsShape) -> Timeouts:
+    default = Timeouts()
+    total = shape.total_ms or default.total_ms
+    timeouts = Timeouts(
+        connect_ms=shape.connect_ms or min(default.connect_ms, total),
+        first_token_ms=shape.first_token_ms or min(default.first_token_ms, total),
+        total_ms=total,
+    )
+    for key in ("connect_ms", "first_token_ms"):
+        if getattr(timeouts, key) > total:
+            linking.tree.report(
+                (*path, key), "longer than total_ms, so it would never be reached", wanted=f"at most {total}"
+            )
+    return timeouts
+
+
+def link_models(linking: Linking, providers: dict[str, Provider]) -> dict[str, Model]:
+    """Every model whose provider and price are known."""
+    linked = {}
+    for name, shape in linking.manifest.models.items():
+        path: KeyPath = ("models", name)
+        provider = providers.get(shape.provider)
+        if provider is None:
+            linking.unknown(
+                (*path, "provider"), "provider", shape.provider, linking.shaped.names(("providers",)), ("providers",)
+            )
+        if shape.output_tokens_max > shape.context_tokens_max:
+            wanted = f"at most {shape.context_tokens_max}, the model's context_tokens_max"
+            linking.tree.report((*path, "output_tokens_max"), "more than the model's context holds", wanted=wanted)
+        price = _price(linking, path, shape)
+        if provider is not None and price is not None:
+            linked[name] = _model(name, shape, provider, price)
+    return linked
+
+
+def _model(name: str, shape: ModelShape, provider: Provider, price: Price) -> Model:
+    return Model(
+        name=name,
+        provider=provider,
+        upstream=shape.upstream,
+        abilities=frozenset(Ability(ability) for ability in shape.abilities),
+        origin=shape.origin,
+        modalities=frozenset(shape.modalities),
+        context_tokens_max=shape.context_tokens_max,
+        output_tokens_max=shape.output_tokens_max,
+        price=price,
+        chars_per_token=shape.chars_per_token,
+    )
+
+
+def _price(linking: Linking, path: KeyPath, shape: ModelShape) -> Price | None:
+    """The manifest's price, else the table's; a model without one is refused."""
+    if shape.price is not None:
+        return _stated_price(linking, (*path, "price"), shape.price, shape.abilities)
+    provider = linking.manifest.providers.get(shape.provider)
+    if provider is None:
+        return None
+    found = linking.price_of(provider.kind, shape.upstream, _base_url(provider))
+    if found is None:
+        hint = "add price: {input_usd_per_mtok: …, output_usd_per_mtok: …}; a free model says so with 0"
+        what = f"the model is unpriced: the price table does not know {shape.upstream} of {provider.kind}"
+        linking.tree.report(path, what, said="no price", wanted="a price", hint=hint)
+    return found
+
+
+def _base_url(provider: ProviderShape) -> str:
+    base_url = (provider.model_extra or {}).get("base_url")
+    return base_url if isinstance(base_url, str) else ""
+
+
+def _stated_price(linking: Linking, path: KeyPath, shape: PriceShape, abilities: Sequence[str]) -> Price | None:
+    if shape.output_usd_per_mtok is None and "chat" in abilities:
+        linking.tree.report(path, "a model that chats needs a price for its output", wanted="output_usd_per_mtok: …")
+        return None
+    units = {PRICE_KEYS[key]: pico for key in PRICE_KEYS if isinstance(pico := getattr(shape, key), int)}
+    units.setdefault(Component.OUTPUT, 0)  # embeddings have no output tokens
+    return Price(units, "manifest")

@@ -1,0 +1,153 @@
+"""``server``, ``admin``, ``store``, ``keys``, ``identity``, ``telemetry`` → ``Deployment``."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from shipworthy.manifest.deployment import Bind, Claims, Deployment, Identity, Issuer, Server, Store, Telemetry
+from shipworthy.manifest.linking import Linking
+from shipworthy.manifest.problem import KeyPath, quoted
+from shipworthy.manifest.shape_identity import IssuerShape
+
+STORE_PATH = ".shipworthy"
+KEYS_PATH = ".shipworthy/keys"
+
+
+def link_deployment(linking: Linking, folder: Path) -> Deployment:
+    """Everything that processes need."""
+    manifest = linking.manifest
+    server = Server(
+        _bind(linking, ("server",), manifest.server.host, manifest.server.port),
+        manifest.server.workers,
+        manifest.server.drain_seconds,
+    )
+    admin = _bind(linking, ("admin",), manifest.admin.host, manifest.admin.port)
+    if not is_loopback(admin.host):
+        what = "the control plane listens beyond this machine"
+        linking.tree.warn(
+            ("admin", "host"), what, said=quoted(admin.host), hint="put it behind your own TLS and network rules"
+        )
+    telemetry = _telemetry(linking)
+    _distinct(linking, {"server": server.bind, "admin": admin, "telemetry": telemetry.prometheus})
+    return Deployment(
+        folder=folder,
+        server=server,
+        admin=admin,
+        store=_store(linking, folder),
+        keys_file=manifest.keys.file or folder / KEYS_PATH,
+        identity=_identity(linking),
+        telemetry=telemetry,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(linking: Linking, path: KeyPath, host: str, port: int) -> Bind:
+    if any(char.isspace() or char in "/:@" for char in host) and not _is_address(host):
+        linking.tree.report((*path, "host"), "not a host", wanted="an address or a name, without scheme or port")
+    return Bind(host.strip("[]"), port)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _distinct(linking: Linking, binds: dict[str, Bind | None]) -> None:
+    paths: dict[str, KeyPath] = {"telemetry": ("telemetry", "prometheus", "port")}
+    taken: dict[int, str] = {}
+    for section, bind in binds.items():
+        if bind is None or bind.port == 0:
+            continue
+        if bind.port in taken:
+            what = f"{taken[bind.port]} already listens on port {bind.port}"
+            linking.tree.report(paths.get(section, (section, "port")), what, said=str(bind.port), wanted="another port")
+        taken.setdefault(bind.port, section)
+
+
+def _store(linking: Linking, folder: Path) -> Store:
+    shape = linking.manifest.store
+    if shape.url is not None and shape.path is not None:
+        linking.tree.report(("store",), "both an embedded and a managed store", wanted="path, or url")
+    if shape.url is None and shape.migrate_url is not None:
+        linking.tree.report(
+            ("store", "migrate_url"), "migrate_url without url", said="", wanted="url as well", hint="add url"
+        )
+    if shape.url is not None:
+        return Store(None, shape.url, shape.migrate_url)
+    return Store(shape.path or folder / STORE_PATH, None, None)
+
+
+def _telemetry(linking: Linking) -> Telemetry:
+    shape = linking.manifest.telemetry
+    endpoint = None
+    if shape.otlp is not None:
+        endpoint = shape.otlp.endpoint
+        if not _is_url(endpoint):
+            path: KeyPath = ("telemetry", "otlp", "endpoint")
+            linking.tree.report(path, "not an endpoint", said=quoted(endpoint), wanted="http://… or https://…")
+    prometheus = None
+    if shape.prometheus is not None:
+        path = ("telemetry", "prometheus")
+        prometheus = _bind(linking, path, shape.prometheus.host, shape.prometheus.port)
+    return Telemetry(endpoint, prometheus)
+
+
+def _is_url(said: str) -> bool:
+    try:
+        parts = urlsplit(said)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _identity(linking: Linking) -> Identity:
+    shape = linking.manifest.identity
+    path: KeyPath = ("identity",)
+    broken = any(problem.path.startswith("identity") for problem in linking.tree.problems)
+    if not (shape.issuers or shape.service_keys or shape.development_issuer or broken):
+        wanted = "issuers, service_keys or development_issuer"
+        linking.tree.report(path, "nobody can prove who they are", said="", wanted=wanted)
+    if shape.development_issuer and linking.manifest.environment.lower() in ("production", "prod", "live"):
+        what = "anyone who can read this machine's keys can mint tokens, in production"
+        linking.tree.warn((*path, "development_issuer"), what, said="true", wanted="false, and an issuer of yours")
+    issuers = [_issuer(linking, (*path, "issuers", index), said) for index, said in enumerate(shape.issuers)]
+    for index, issuer in enumerate(issuers):
+        if issuer.issuer in [earlier.issuer for earlier in issuers[:index]]:
+            here = (*path, "issuers", index, "issuer")
+            linking.tree.report(
+                here, "this issuer stands here twice", wanted="each issuer once", hint="audience may be a list"
+            )
+    operators = linking.manifest.operators
+    optional = operators is not None and operators.tenant_claim_optional
+    return Identity(tuple(issuers), shape.service_keys, shape.development_issuer, optional)
+
+
+def _issuer(linking: Linking, path: KeyPath, shape: IssuerShape) -> Issuer:
+    _https_or_loopback(linking, (*path, "issuer"), shape.issuer)
+    if shape.jwks_uri is not None:
+        _https_or_loopback(linking, (*path, "jwks_uri"), shape.jwks_uri)
+    claims = Claims(shape.claims.tenant, shape.claims.subject, shape.claims.groups, shape.claims.clearance)
+    return Issuer(shape.issuer, shape.jwks_uri or "", tuple(shape.audience), tuple(shape.algorithms), claims)
+
+
+def _https_or_loopback(linking: Linking, path: KeyPath, said: str) -> None:
+    """Whoever can change an issuer's keys on the way can be anyone."""
+    if not _is_url(said):
+        linking.tree.report(path, "not a URL", wanted="https://…")
+    elif urlsplit(said).scheme == "http" and not is_loopback(urlsplit(said).hostname or ""):
+        what = "keys that travel over http can be exchanged on the way"
+        linking.tree.report(path, what, wanted="https://…", hint="http is allowed on loopback only")

@@ -1,0 +1,133 @@
+"""``tenants`` → tenants with their teams, roles and aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from zoneinfo import ZoneInfo
+
+from shipworthy.manifest.linking import UTC_ZONE, Linking, limits_of
+from shipworthy.manifest.problem import KeyPath, quoted
+from shipworthy.manifest.shape_identity import RoleShape, TenantShape
+from shipworthy.model.policy import Budget, Role, Team, Tenant, UseCase
+
+UseCases = Mapping[str, UseCase]
+
+
+def link_tenants(linking: Linking, use_cases: UseCases) -> dict[str, Tenant]:
+    """Every tenant. A deployment without one serves nobody."""
+    manifest = linking.manifest
+    if not manifest.tenants and not linking.shaped.names(("tenants",)):
+        linking.tree.report((), "no tenant exists", said="", wanted="tenants: {NAME: …}, or tenants_from: FOLDER")
+    return {name: _tenant(linking, name, shape, use_cases) for name, shape in manifest.tenants.items()}
+
+
+def _tenant(linking: Linking, name: str, shape: TenantShape, use_cases: UseCases) -> Tenant:
+    path: KeyPath = ("tenants", name)
+    budget = linking.budget((*path, "budget"), shape.budget)
+    zone = budget.zone if budget else UTC_ZONE
+    teams = {}
+    for team, said in shape.teams.items():
+        own = linking.budget((*path, "teams", team, "budget"), said.budget, zone)
+        teams[team] = Team(team, own, limits_of(said.limits))
+    roles = _roles(linking, path, shape, teams, zone, use_cases)
+    if not shape.roles and not linking.shaped.names((*path, "roles")):
+        linking.tree.warn(path, "the tenant has no roles, so nobody of it may ask anything", wanted="roles: {NAME: …}")
+    _same_end_user_budget(linking, path, roles)
+    aliases = _aliases(linking, (*path, "aliases"), shape, use_cases)
+    return Tenant(name, roles, teams, aliases, budget, limits_of(shape.limits))
+
+
+def _roles(
+    linking: Linking, path: KeyPath, shape: TenantShape, teams: Mapping[str, Team], zone: ZoneInfo, use_cases: UseCases
+) -> tuple[Role, ...]:
+    roles = []
+    for name, said in shape.roles.items():
+        here = (*path, "roles", name)
+        team = teams.get(said.team)
+        if team is None:
+            linking.unknown((*here, "team"), "team of the tenant", said.team, teams, (*path, "teams"))
+            continue
+        roles.append(_role(linking, here, name, said, team, zone, use_cases))
+    return tuple(roles)
+
+
+def _role(
+    linking: Linking, path: KeyPath, name: str, said: RoleShape, team: Team, zone: ZoneInfo, use_cases: UseCases
+) -> Role:
+    if not said.groups and not said.keys:
+        what = "the role has neither groups nor keys, so it matches nobody"
+        linking.tree.warn(path, what, wanted="groups: [...], or keys: true")
+    if said.keys and not linking.manifest.identity.service_keys:
+        what = "service keys may carry this role, but none are accepted"
+        linking.tree.warn((*path, "keys"), what, hint="set identity.service_keys: true")
+    each = linking.budget((*path, "each_end_user"), said.each_end_user, zone)
+    if each is not None and not said.may_assert_end_user:
+        what = "no end user can be asserted with this role, so this budget never applies"
+        linking.tree.warn((*path, "each_end_user"), what, hint="set may_assert_end_user: true")
+    return Role(
+        name=name,
+        team=team,
+        groups=frozenset(said.groups),
+        keys=said.keys,
+        use_cases=_named_use_cases(linking, (*path, "use_cases"), said, use_cases),
+        clearance=_clearance(linking, path, said, use_cases),
+        admin=said.admin,
+        may_assert_end_user=said.may_assert_end_user,
+        each_end_user=each,
+    )
+
+
+def _named_use_cases(linking: Linking, path: KeyPath, said: RoleShape, use_cases: UseCases) -> frozenset[str]:
+    if "*" in said.use_cases and len(said.use_cases) > 1:
+        linking.tree.warn(path, "'*' already is every use case", wanted='["*"], or names only')
+    for index, name in enumerate(said.use_cases):
+        if name != "*" and name not in use_cases:
+            linking.unknown((*path, index), "use case", name, linking.shaped.names(("use_cases",)), ("use_cases",))
+    return frozenset({"*"} if "*" in said.use_cases else said.use_cases)
+
+
+def _clearance(linking: Linking, path: KeyPath, said: RoleShape, use_cases: UseCases) -> int:
+    """What the role states; else the highest class of the use cases that it names, which it may ask anyway."""
+    reach = [case for name, case in use_cases.items() if "*" in said.use_cases or name in said.use_cases]
+    if said.clearance is None:
+        return max((case.data_class for case in reach), default=0)
+    rank = linking.rank((*path, "clearance"), said.clearance)
+    if rank is None:
+        return 0
+    for case in reach:
+        if case.data_class > rank and "*" not in said.use_cases:
+            what = f"the use case {case.name} is {linking.classes[case.data_class]}, above this clearance: it stays refused"
+            linking.tree.warn(
+                (*path, "clearance"), what, said=quoted(said.clearance), hint="raise it, or drop the use case"
+            )
+    return rank
+
+
+def _same_end_user_budget(linking: Linking, path: KeyPath, roles: tuple[Role, ...]) -> None:
+    """One end user has one budget in a tenant, whichever role asserts it: two that differ would overlap."""
+    first: tuple[str, Budget] | None = None
+    for role in roles:
+        if role.each_end_user is None:
+            continue
+        if first is None:
+            first = role.name, role.each_end_user
+        elif role.each_end_user != first[1]:
+            what = (
+                f"an end user's budget differs from the one in role {first[0]}; one end user has one budget in a tenant"
+            )
+            wanted = f"the same each_end_user as in role {first[0]}"
+            linking.tree.report((*path, "roles", role.name, "each_end_user"), what, wanted=wanted)
+
+
+def _aliases(linking: Linking, path: KeyPath, shape: TenantShape, use_cases: UseCases) -> dict[str, str]:
+    aliases = {}
+    declared = linking.shaped.names(("use_cases",))
+    for alias, target in shape.aliases.items():
+        if alias in declared:
+            what = "an alias has the name of a use case, so it would hide it"
+            linking.tree.report((*path, alias), what, said=quoted(alias), wanted="a name that no use case has")
+        elif target not in use_cases:
+            linking.unknown((*path, alias), "use case", target, declared, ("use_cases",))
+        else:
+            aliases[alias] = target
+    return aliases

@@ -1,0 +1,111 @@
+"""``identity``, ``tenants``, ``operators``: who may ask, and what their roles allow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from shipworthy.manifest.shape_values import AliasName, ClassName, Count, Name, Number, Shape, Unbuilt, Usd, Word
+
+AlgorithmName = Literal["RS256", "PS256", "ES256", "EdDSA"]
+PeriodName = Literal["hour", "day", "week", "month", "year"]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class ClaimsShape(Shape):
+    """Which claims are read. Dots go into objects: ``realm_access.roles``."""
+
+    tenant: Word = "tenant"
+    subject: Word = "sub"
+    groups: Word = "groups"
+    clearance: Word = "clearance"
+
+
+class IssuerShape(Shape):
+    """An issuer of JWTs. Without ``jwks_uri`` its keys are found by discovery."""
+
+    issuer: Word
+    jwks_uri: Word | None = None
+    audience: Annotated[list[Word], Field(min_length=1, max_length=16), BeforeValidator(_listed)]
+    algorithms: Annotated[list[AlgorithmName], Field(min_length=1)] = ["RS256"]
+    claims: ClaimsShape = ClaimsShape()
+
+
+class IdentityShape(Shape):
+    """How senders prove who they are."""
+
+    issuers: Annotated[list[IssuerShape], Field(max_length=64)] = []
+    service_keys: bool = False
+    development_issuer: bool = False
+
+
+class ModelsInstead(Shape):
+    """Which models serve on when a budget is spent."""
+
+    models: Annotated[list[Name], Field(min_length=1)]
+
+
+def _exhausted(value: object) -> object:
+    return None if value == "refuse" else value
+
+
+class BudgetShape(Shape):
+    """Money per period. ``zone`` is the enclosing budget's unless given, and UTC at the end."""
+
+    usd: Usd
+    per: PeriodName
+    zone: Word | None = None
+    alert_at: Unbuilt[Annotated[list[Number], Field(max_length=16)]] | None = None
+    on_exhausted: Annotated[Unbuilt[ModelsInstead] | None, BeforeValidator(_exhausted)] = None
+
+
+class LimitsShape(Shape):
+    """Counts per sliding minute, and requests at once."""
+
+    requests_per_min: Count | None = None
+    tokens_per_min: Count | None = None
+    concurrent: Count | None = None
+
+
+class TeamShape(Shape):
+    """A team of a tenant, with its part of the money."""
+
+    budget: BudgetShape | None = None
+    limits: LimitsShape | None = None
+
+
+class RoleShape(Shape):
+    """What some of a tenant's principals may do. Roles are tried in order; the first that matches and grants counts.
+
+    Without ``clearance`` a role is cleared for the highest class of the use cases that it names.
+    """
+
+    groups: Annotated[list[Word], Field(max_length=256)] = []
+    keys: bool = False
+    team: Name
+    use_cases: Annotated[list[str], Field(min_length=1, max_length=1024)]
+    clearance: ClassName | None = None
+    admin: bool = False
+    may_assert_end_user: bool = False
+    each_end_user: BudgetShape | None = None
+
+
+class TenantShape(Shape):
+    """One tenant: an isolated customer or part of the firm."""
+
+    budget: BudgetShape | None = None
+    limits: LimitsShape | None = None
+    teams: dict[Name, TeamShape] = {}
+    roles: dict[Name, RoleShape] = {}
+    aliases: dict[AliasName, str] = {}
+
+
+class OperatorsShape(Shape):
+    """Who runs the deployment, across tenants, on the control plane only."""
+
+    groups: Annotated[list[Word], Field(min_length=1, max_length=256)]
+    tenant_claim_optional: bool = False

@@ -1,0 +1,75 @@
+"""The sections that a process needs before any request: server, admin, store, keys, telemetry."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, WithJsonSchema
+
+from shipworthy.manifest.reference import Beside, Referable, Secret
+from shipworthy.manifest.shape_values import Number, Port, Shape, Unbuilt, Word
+
+FileReference = Annotated[
+    dict[Annotated[str, Field(pattern="^file$")], Word],
+    Field(min_length=1, max_length=1),
+    WithJsonSchema({"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]}),
+]
+
+
+class Tls(Shape):
+    """Certificates of the data plane."""
+
+    cert: FileReference
+    key: FileReference
+    client_ca: FileReference | None = None
+
+
+class ServerShape(Shape):
+    """The data plane's bind and its processes. Port 0 asks the kernel for a free one."""
+
+    host: Word = "127.0.0.1"
+    port: Port = 8080
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    drain_seconds: Annotated[Number, Field(ge=0, le=3600)] = 20.0
+    tls: Unbuilt[Tls] | None = None
+
+
+class AdminShape(Shape):
+    """The control plane's bind: admin API and console, a process of its own."""
+
+    host: Word = "127.0.0.1"
+    port: Port = 8090
+
+
+class StoreShape(Shape):
+    """PostgreSQL: embedded under ``path``, or managed at ``url`` (``migrate_url`` for the owner's role)."""
+
+    path: Beside | None = None
+    url: Secret | None = None
+    migrate_url: Secret | None = None
+
+
+class KeysShape(Shape):
+    """The key-encryption keys."""
+
+    file: Beside | None = None
+
+
+class OtlpShape(Shape):
+    """Where traces go."""
+
+    endpoint: Referable
+
+
+class PrometheusShape(Shape):
+    """Where /metrics binds."""
+
+    host: Word = "127.0.0.1"
+    port: Port = 9090
+
+
+class TelemetryShape(Shape):
+    """Where observations go, besides the log."""
+
+    otlp: OtlpShape | None = None
+    prometheus: PrometheusShape | None = None
