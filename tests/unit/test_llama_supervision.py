@@ -1,5 +1,6 @@
 """A dead model is started again, on the same port with the same key, later and later, and not for ever."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -71,6 +72,21 @@ def test_start_tells_where_the_model_answers(child: llama.LlamaChild, born: list
     assert endpoint.context_tokens == 2048  # never more than the model was trained for
     assert endpoint.api_key not in repr(endpoint)
     assert born[0].order.memory_bytes == 1000 + 10 * 2048 * 2
+
+
+def test_a_model_with_a_chat_template_keeps_it(
+    child: llama.LlamaChild, born: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama, "read_header", lambda path: replace(HEADER, has_chat_template=True, has_pooling=True))
+    endpoint = child.start()
+    assert (endpoint.framing, endpoint.default_stop) == ("chat", ())
+    assert (born[0].order.chat_template, born[0].order.stop, born[0].order.mean_pooling) == ("", (), False)
+
+
+@pytest.mark.parametrize("wrong", [{"parallel": 0}, {"parallel": 65}, {"context_tokens": 1}, {"output_tokens_max": 0}])
+def test_settings_have_bounds(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        llama.LlamaSettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_dead_child_comes_back_with_the_same_port_and_key(

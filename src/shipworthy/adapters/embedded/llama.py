@@ -39,6 +39,12 @@ BACKOFF_SECONDS_MAX = 10.0
 DEATHS_MAX = 10  # in a row, none of them after STEADY_SECONDS of service
 STEADY_SECONDS = 60.0
 CONTEXT_TOKENS_DEFAULT = 4096
+BOUNDS = {
+    "context_tokens": (256, 1_048_576),
+    "threads": (0, 512),
+    "parallel": (1, 64),
+    "output_tokens_max": (1, 1_048_576),
+}
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,19 @@ class LlamaSettings:
     path: Path | None = None  # None: the bundled small base model
     framing: framing.Framing = "auto"
     context_tokens: int = CONTEXT_TOKENS_DEFAULT  # of one request; never more than the model was trained for
-    threads: int = 0  # 0: as many as the machine gives this process
+    threads: int = 0  # 0: all cores but one
     parallel: int = 2  # requests answered at once; more of them wait
     output_tokens_max: int = 512  # for a request that names no limit
     embeddings: bool = False  # serve /v1/embeddings too
     share_prefixes: bool = False
     load_seconds_max: float = 900.0
     cache: Path | None = None  # where the bundled model is put together; None: the account's cache directory
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in BOUNDS.items():
+            said = getattr(self, name)
+            if not least <= said <= most:
+                raise ValueError(f"{name} is {said}; wanted: {least} to {most}")
 
 
 @dataclass(frozen=True)
@@ -156,7 +168,7 @@ class LlamaChild:
             port=self._port,
             context_tokens=context,
             parallel=settings.parallel,
-            threads=settings.threads or len(os.sched_getaffinity(0)),
+            threads=settings.threads or _cores_but_one(),
             output_tokens_max=settings.output_tokens_max,
             memory_bytes=header.weight_bytes + header.memory_bytes_per_token * context * settings.parallel,
             chat_template=framing.FEW_SHOT_TEMPLATE if few_shot else "",
@@ -246,6 +258,12 @@ class LlamaChild:
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
         self._since = self._clock()
+
+
+def _cores_but_one() -> int:
+    # The gateway needs the other one, and a thread of llama.cpp that must share its core holds all others up: with one
+    # of two cores busy, two threads generate half as fast as one.
+    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def _gigabytes(size: int) -> str:
