@@ -26,12 +26,12 @@ from shipworthy.adapters.embedded.postgres_errors import (
     NotStarted,
     WrongCredentials,
     failed,
-    told,
 )
 from shipworthy.adapters.embedded.postgres_home import BASE, Home, find_home, open_home, require_version
-from shipworthy.adapters.embedded.postgres_locks import Lock, hold, take
+from shipworthy.adapters.embedded.postgres_locks import Lock, hold, take_within
 from shipworthy.adapters.embedded.postgres_passwords import FORGET_HINT, LOGIN, OWNER, Passwords, read_passwords, url
 from shipworthy.adapters.embedded.postgres_processes import (
+    PidFile,
     Process,
     look,
     members,
@@ -124,12 +124,11 @@ class EmbeddedPostgres:
         self._home: Home | None = None
         self._lock: Lock | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        self._socket_dir: Path | None = None
         self._cluster: Cluster | None = None
 
     def start(self) -> Cluster:
         """The running database: made, adopted, recovered or started; an ``EmbeddedError`` says why not."""
-        if self._cluster is not None and self.alive():
-            return self._cluster
         if not Path("/proc/self/status").exists():
             raise EmbeddedError("The embedded PostgreSQL needs Linux and its /proc.", "Set store.url to a PostgreSQL.")
         runtime = find_wheel()
@@ -140,6 +139,7 @@ class EmbeddedPostgres:
             self._lock = hold(home.root / "holder.lock", home.root)
         self._home = home
         try:
+            # A server of ours that runs already is adopted like any other: it must answer.
             self._cluster = self._bring_up(home, runtime)
         except BaseException:
             self._give_up(home)
@@ -150,10 +150,11 @@ class EmbeddedPostgres:
         """End the server: everything written when it can be in time, recovered by the next start when not."""
         if self._lock is None or self._home is None:
             return
+        said = read_pid_file(self._home.data)
         running = postmaster(self._home)
         if running is not None:
             self._shut_down(self._home, running, timeout_s)
-        self._clear(self._home)
+        self._clear(self._home, said)
         self._let_go()
 
     def alive(self) -> bool:
@@ -172,13 +173,14 @@ class EmbeddedPostgres:
         if not home.data.exists():
             create(home, runtime, self._progress)
         require_version(home, runtime.major)
+        said = read_pid_file(home.data)
         running = postmaster(home)
         if running is not None:
             adopted = self._adopt(home, runtime, running)
             if adopted is not None:
                 return adopted
             self._shut_down(home, running, STOP_SECONDS)
-        self._clear(home)
+        self._clear(home, said)
         look_after(home, runtime, self._progress)
         return self._launch(home, runtime)
 
@@ -190,8 +192,9 @@ class EmbeddedPostgres:
                 "Stop it, then start again.",
             )
         passwords = read_passwords(home.passwords)
-        if passwords is None or not is_settled(home, runtime) or not is_same_command(running, home, runtime):
-            self._progress(f"restarting PostgreSQL (pid {running.pid}), which was started with other settings")
+        ours = is_settled(home, runtime) and is_same_command(running, home, runtime)
+        if passwords is None or not ours or read_pid_file(home.data) is None:
+            self._progress(f"restarting PostgreSQL (pid {running.pid}), which isn't as this Shipworthy wants it")
             return None
         found: list[Cluster] = []
 
@@ -206,18 +209,14 @@ class EmbeddedPostgres:
         return found[0] if found else None
 
     def _launch(self, home: Home, runtime: Runtime) -> Cluster:
-        lock = take(home.root / "server.lock")
-        if lock is None:
-            raise InUse(
-                f"Something lives on {home.data} that can't be seen from here, in another container perhaps.",
-                "Stop it, then start again.",
-            )
+        lock = self._take_server_lock(home)
         passwords = read_passwords(home.passwords)
         assert passwords is not None, "look_after makes them"
         self._progress("starting PostgreSQL")
         begun = home.log.stat().st_size if home.log.exists() else 0
         try:
-            self._child = launch(home, runtime, lock)
+            self._socket_dir = home.make_socket_dir()
+            self._child = launch(home, runtime, self._socket_dir, lock)
         finally:
             lock.release()  # from here on the server and its children hold it
         return self._await(home, runtime, self._child, passwords, begun)
@@ -252,9 +251,8 @@ class EmbeddedPostgres:
         if not shut_down(running, home, fast_s=timeout_s, hard_s=HARD_SECONDS, clock=self._clock):
             raise InUse(f"PostgreSQL (pid {running.pid}) on {home.data} can't be ended.", "See what it waits for: a disk?")
 
-    def _clear(self, home: Home) -> None:
+    def _clear(self, home: Home, said: PidFile | None) -> None:
         """Make sure that nothing lives on the data directory, then remove what a dead server left."""
-        said = read_pid_file(home.data)
         if self._child is not None:
             self._child.poll()
         if said is not None:
@@ -262,17 +260,20 @@ class EmbeddedPostgres:
         if not end_orphans(home, grace_s=ORPHAN_SECONDS, hard_s=HARD_SECONDS, clock=self._clock):
             pids = ", ".join(str(process.pid) for process in members(home))
             raise InUse(f"Processes of a dead PostgreSQL live on {home.data}: {pids}.", "End them, then start again.")
-        lock = take(home.root / "server.lock")
+        lock = self._take_server_lock(home)
+        try:
+            remove_remains(home, said.socket_dir if said is not None else None)
+        finally:
+            lock.release()
+
+    def _take_server_lock(self, home: Home) -> Lock:
+        lock = take_within(home.root / "server.lock", HARD_SECONDS, self._clock)
         if lock is None:
             raise InUse(
                 f"Something lives on {home.data} that can't be seen from here, in another container perhaps.",
                 "Stop it, then start again.",
             )
-        try:
-            with told(home.data):
-                remove_remains(home, said.socket_dir if said is not None else None)
-        finally:
-            lock.release()
+        return lock
 
     def _give_up(self, home: Home) -> None:
         """After a failed start: what we launched doesn't stay behind; what was running before does."""
@@ -281,11 +282,14 @@ class EmbeddedPostgres:
             if process is not None:
                 shut_down(process, home, fast_s=HARD_SECONDS, hard_s=HARD_SECONDS, clock=self._clock)
             self._child.poll()
+        if self._socket_dir is not None and self._child is not None and self._child.returncode is not None:
+            remove_remains(home, self._socket_dir)
         self._let_go()
 
     def _let_go(self) -> None:
         self._cluster = None
         self._child = None
+        self._socket_dir = None
         self._home = None
         if self._lock is not None:
             self._lock.release()

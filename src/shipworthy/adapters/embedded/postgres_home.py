@@ -34,6 +34,7 @@ from shipworthy.adapters.embedded.postgres_identity import MARKER, home_of, read
 BASE = Path("/var/lib/shipworthy")
 SOCKET_PATH_BYTES_MAX = 107
 SOCKET_NAME = ".s.PGSQL.5432"
+TEMPORARY_PREFIX = "shipworthy-"
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ class Home:
         if socket_fits(run):
             run.mkdir(mode=0o700, exist_ok=True)
         else:
-            run = Path(tempfile.mkdtemp(prefix="shipworthy-"))
+            run = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
             if not socket_fits(run):
                 run.rmdir()
-                run = Path(tempfile.mkdtemp(prefix="shipworthy-", dir="/tmp"))
+                run = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir="/tmp"))
         self.account.own(run)
         return run
 

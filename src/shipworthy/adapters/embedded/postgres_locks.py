@@ -10,10 +10,12 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from shipworthy.adapters.embedded.postgres_errors import InUse, told
 from shipworthy.adapters.embedded.postgres_files import SMALL_FILE_BYTES_MAX
+from shipworthy.adapters.embedded.postgres_processes import wait_until
 
 
 class Lock:
@@ -41,6 +43,19 @@ def take(place: Path) -> Lock | None:
             os.close(descriptor)
             raise
     return Lock(descriptor)
+
+
+def take_within(place: Path, seconds: float, clock: Callable[[], float]) -> Lock | None:
+    """The lock as soon as it's free: a process that is on its way out still has it for a moment."""
+    taken: list[Lock] = []
+
+    def tried() -> bool:
+        lock = take(place)
+        taken.extend([lock] if lock else [])
+        return lock is not None
+
+    wait_until(tried, seconds, clock)
+    return taken[0] if taken else None
 
 
 def hold(place: Path, what: Path) -> Lock:

@@ -101,8 +101,9 @@ def _is_member(process: Process, home: Home) -> bool:
 
 
 def _is_postmaster(process: Process, home: Home) -> bool:
-    # Children put a title in place of their arguments: "postgres: <cluster_name>: checkpointer".
-    return _is_member(process, home) and not process.argv[0].startswith("postgres:")
+    # Children put a title in place of their arguments: "postgres: <cluster_name>: checkpointer". A process that is on its
+    # way out has no arguments any more.
+    return _is_member(process, home) and bool(process.argv) and not process.argv[0].startswith("postgres:")
 
 
 def end(processes: list[Process], home: Home, number: signal.Signals) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from shipworthy.adapters.embedded.postgres_account import ENVIRONMENT, cannot_run
 from shipworthy.adapters.embedded.postgres_binaries import Runtime
 from shipworthy.adapters.embedded.postgres_errors import told
 from shipworthy.adapters.embedded.postgres_files import write_private
-from shipworthy.adapters.embedded.postgres_home import SOCKET_NAME, Home
+from shipworthy.adapters.embedded.postgres_home import SOCKET_NAME, TEMPORARY_PREFIX, Home
 from shipworthy.adapters.embedded.postgres_locks import Lock
 from shipworthy.adapters.embedded.postgres_passwords import DATABASE, LOGIN, PORT
 from shipworthy.adapters.embedded.postgres_processes import Process, end, look, members, wait_until
@@ -65,12 +66,11 @@ def is_ours(process: Process, home: Home) -> bool:
     return f"cluster_name={home.name}" in process.argv
 
 
-def launch(home: Home, runtime: Runtime, lock: Lock) -> subprocess.Popen[bytes]:
+def launch(home: Home, runtime: Runtime, socket_dir: Path, lock: Lock) -> subprocess.Popen[bytes]:
     """Start the server in a session of its own: Ctrl-C in a terminal reaches us only, and we drain before stopping."""
     with told(home.root):
         bound_log(home.log)
         write_private(home.hba, HBA, mode=0o644)
-        socket_dir = home.make_socket_dir()
         log = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         return subprocess.Popen(
@@ -141,11 +141,26 @@ def remove_remains(home: Home, socket_dir: Path | None) -> None:
     """Remove what a dead server left: its pid file and its socket. Only when nothing lives on the data directory."""
     with told(home.data):
         (home.data / "postmaster.pid").unlink(missing_ok=True)
-        for folder in {home.run, socket_dir or home.run}:
-            (folder / SOCKET_NAME).unlink(missing_ok=True)
-            (folder / f"{SOCKET_NAME}.lock").unlink(missing_ok=True)
-    if socket_dir is not None and socket_dir != home.run and socket_dir.name.startswith("shipworthy-"):
-        shutil.rmtree(socket_dir, ignore_errors=True)
+        _remove_socket(home.run)
+        # Which directory it was comes from a file that PostgreSQL's account may write: take only one of that account's.
+        if socket_dir is not None and socket_dir != home.run and _is_temporary(socket_dir, home):
+            _remove_socket(socket_dir)
+            with suppress(OSError):
+                socket_dir.rmdir()
+
+
+def _is_temporary(folder: Path, home: Home) -> bool:
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == home.account.uid
+    return ours and folder.name.startswith(TEMPORARY_PREFIX)
+
+
+def _remove_socket(folder: Path) -> None:
+    for name in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def bound_log(log: Path) -> None:
