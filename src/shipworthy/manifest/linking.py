@@ -67,7 +67,7 @@ class Linking:
             return otherwise
         try:
             return ZoneInfo(said)
-        except (OSError, ValueError):  # no such key, a folder, or a name that is a path
+        except (KeyError, OSError, ValueError):  # no such key, a folder, or a name that is a path
             known = sorted(available_timezones())
             hint = did_you_mean(said, known) or "see the tz database"
             self.tree.report(

@@ -25,6 +25,7 @@ class Fact(Struct, frozen=True):
 
     type: FactType
     meaning: str
+    values: tuple[str, ...] = ()  # all that it can be, when that is known
 
 
 FACTS: dict[str, Fact] = {
@@ -34,14 +35,14 @@ FACTS: dict[str, Fact] = {
     "request.stream": Fact(FactType.TRUTH, "the client asked for a stream"),
     "request.images": Fact(FactType.NUMBER, "how many images the request carries"),
     "request.tokens": Fact(FactType.NUMBER, "the most input tokens that the request can be"),
-    "request.operation": Fact(FactType.TEXT, "'chat' or 'embed'"),
+    "request.operation": Fact(FactType.TEXT, "what is asked for", ("chat", "embed")),
     "request.tools": Fact(FactType.NUMBER, "how many tools the request offers"),
     "principal.tenant": Fact(FactType.TEXT, "the caller's tenant"),
     "principal.team": Fact(FactType.TEXT, "the team of the caller's role"),
     "principal.subject": Fact(FactType.TEXT, "the person or service that asks"),
     "principal.actor": Fact(FactType.TEXT, "the service that acts for the subject, '' when none does"),
     "principal.role": Fact(FactType.TEXT, "the caller's role"),
-    "principal.kind": Fact(FactType.TEXT, "'person' or 'service'"),
+    "principal.kind": Fact(FactType.TEXT, "what sort of caller it is", ("person", "service")),
     "use_case": Fact(FactType.TEXT, "the use case's name"),
 }
 
@@ -55,3 +56,7 @@ class ConditionError(ShipworthyError):
         self.wanted = wanted
         self.hint = hint
         super().__init__(f"{what}: {said}; wanted {wanted}")
+
+
+class ConditionUndecided(ShipworthyError):
+    """A condition could not be decided for these facts; whoever asked refuses."""

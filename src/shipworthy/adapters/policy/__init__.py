@@ -1,0 +1,1 @@
+"""Rules' conditions in CEL: the only place that knows the language's library."""
