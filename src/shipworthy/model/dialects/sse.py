@@ -1,0 +1,96 @@
+"""Server-sent events out of a byte stream, as the WHATWG HTML standard reads them (section 9.2.6), with a bound.
+
+Ids and retry times are left aside: nothing here reconnects.
+"""
+
+from __future__ import annotations
+
+from shipworthy.model.errors import FailureKind, ProviderFailure
+
+EVENT_BYTES_MAX = 16 * 1024 * 1024
+"""One event, its lines included: an image in base64 fits; a stream without line ends does not fill memory."""
+
+BOM = b"\xef\xbb\xbf"
+Framed = tuple[str, bytes]
+"""An event's name ("" = none given) and its data."""
+
+
+class SseSplitter:
+    """Feeds on bytes however they are cut, and gives events in order. One a stream."""
+
+    __slots__ = ("_buffer", "_bytes_max", "_cr_last", "_searched", "_started")
+
+    def __init__(self, bytes_max: int = EVENT_BYTES_MAX) -> None:
+        self._buffer = bytearray()
+        self._bytes_max = bytes_max
+        self._searched = 0  # no blank line begins before here
+        self._started = False  # past the place where a byte order mark may stand
+        self._cr_last = False  # a line ended in CR: an LF that comes next belongs to it
+
+    def feed(self, chunk: bytes) -> list[Framed]:
+        """The events that ``chunk`` completes. Raises ProviderFailure INVALID when one grows beyond its bound."""
+        if b"\r" in chunk or self._cr_last:
+            chunk = self._with_lf_only(chunk)
+        buffer = self._buffer
+        buffer += chunk
+        if not self._started and not self._start():
+            return []
+        events: list[Framed] = []
+        start, end = 0, buffer.find(b"\n\n", self._searched)
+        while end >= 0:
+            self._dispatch(bytes(buffer[start:end]), events)
+            start = end + 2
+            end = buffer.find(b"\n\n", start)
+        if start:
+            del buffer[:start]
+        if len(buffer) > self._bytes_max:
+            detail = f"an event is larger than {self._bytes_max} bytes"
+            raise ProviderFailure(FailureKind.INVALID, detail, sent=True)
+        self._searched = max(0, len(buffer) - 1)
+        return events
+
+    def end(self) -> list[Framed]:
+        """What a stream that ended without a blank line still holds: servers that close right after their last line.
+
+        The standard drops it; the dialect's own end mark decides here whether the reply was whole.
+        """
+        events: list[Framed] = []
+        self._dispatch(bytes(self._buffer), events)
+        self._buffer.clear()
+        self._searched = 0
+        return events
+
+    def _start(self) -> bool:
+        """Drops a byte order mark; False while it is not known whether there is one."""
+        head = bytes(self._buffer[:3])
+        if len(head) < len(BOM) and BOM.startswith(head):
+            return False
+        if head == BOM:
+            del self._buffer[:3]
+        self._started = True
+        return True
+
+    def _with_lf_only(self, chunk: bytes) -> bytes:
+        if self._cr_last and chunk[:1] == b"\n":
+            chunk = chunk[1:]
+            if not chunk:
+                self._cr_last = False
+        if chunk:
+            self._cr_last = chunk[-1:] == b"\r"
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _dispatch(self, block: bytes, events: list[Framed]) -> None:
+        if block.startswith(b"data: ") and b"\n" not in block:  # nearly every event
+            if len(block) > 6:
+                events.append(("", block[6:]))
+            return
+        name, lines = "", []
+        for line in block.split(b"\n"):
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"data":
+                lines.append(value)
+            elif field == b"event":
+                name = value.decode(errors="replace")
+        if any(lines):  # a keepalive without data is no event
+            events.append((name, b"\n".join(lines)))

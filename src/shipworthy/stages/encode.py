@@ -1,0 +1,41 @@
+"""encode: what an inspected event looks like to the client. Same dialect in and out: its own bytes."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from shipworthy.model.chat import Dialect, Event, Request
+from shipworthy.model.op import Op
+
+FIELDS = msgspec.json.Decoder(dict[str, Raw])
+ENCODER = msgspec.json.Encoder()
+
+USAGE_LAST = b',"usage":null}'
+"""Why these bytes may be cut from the end of a payload without parsing it: the payload is an object, so its last byte
+closes the root. The quote before ``usage`` follows a comma directly; inside a string it would follow a backslash, and a
+quote that closes a string is never followed by a letter. So it opens a key, and the key's object ends with the root."""
+
+
+def encode(op: Op, request: Request, event: Event) -> bytes:
+    """The payload of ``event`` for the client, b"" for one that it did not ask for.
+
+    Usage is always asked of the upstream; a chat stream whose client did not ask is given none of it.
+    """
+    asked_here_only = request.stream and not request.include_usage and request.dialect is Dialect.OPENAI_CHAT
+    if not asked_here_only:
+        return event.raw
+    if event.usage_only:
+        return b""
+    return without_usage(event.raw)
+
+
+def without_usage(payload: bytes) -> bytes:
+    if b'"usage"' not in payload:
+        return payload
+    if payload.endswith(USAGE_LAST):
+        return payload[: -len(USAGE_LAST)] + b"}"
+    fields = FIELDS.decode(payload)
+    if fields.pop("usage", None) is None:  # the model's own words, or a key further in
+        return payload
+    return ENCODER.encode(fields)
