@@ -6,7 +6,7 @@ A port names what the inside needs from the outside, in model nouns. Adapters kn
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from shipworthy.model.chat import Dialect, Event, Reply, Request
+from shipworthy.model.chat import Dialect, Event, Events, Reply, Request
 from shipworthy.model.errors import Refusal, ShipworthyError
 from shipworthy.model.exchange import Bodies, Exchange, Received, Row
 from shipworthy.model.guard import Screened
@@ -223,12 +223,15 @@ class Repeats(Protocol):
 class Upstream(Protocol):
     """One provider, reached. Adapters keep connect bounds; the call stage keeps first-token and total deadlines."""
 
-    async def open(self, op: Op, model: Model, request: Request, fitted: Fitted) -> AsyncGenerator[Event, None]:
+    async def open(self, op: Op, model: Model, request: Request, fitted: Fitted) -> Events:
         """Sends the request and returns its events once the provider's head says success.
 
-        Cancelling at any point, or closing the generator, closes the connection: the provider stops.
+        Cancelling at any point, or closing the events, closes the connection: the provider stops.
         Raises ProviderFailure, here and while it is read.
         """
+
+    async def close(self) -> None:
+        """Ends every connection; what runs on them fails."""
 
 
 # ---------------------------------------------------------------------------------------------- administration

@@ -53,7 +53,7 @@ class DecayedMedian:
         return FIRST_BUCKET_MS * float(BUCKET_RATIO ** (place + 0.5))
 
 
-class Standing:
+class Health:
     """One model, as this worker sees it."""
 
     __slots__ = ("circuit", "first_token_ms", "in_flight", "output_tokens_mean")
@@ -72,19 +72,19 @@ class Standing:
 class Fleet:
     """All models of one worker. ``changed`` is told when a circuit changes: (model, state, reason)."""
 
-    __slots__ = ("_providers", "_retries", "_standings", "changed")
+    __slots__ = ("_providers", "_retries", "_healths", "changed")
 
     def __init__(self, now_ns: int, changed: Callable[[Model, str, str], None]) -> None:
-        self._standings: dict[str, Standing] = {}
+        self._healths: dict[str, Health] = {}
         self._providers: dict[str, int] = {}
         self._retries = RetryBudget(now_ns)
         self.changed = changed
 
-    def of(self, model: Model) -> Standing:
-        standing = self._standings.get(model.name)
-        if standing is None:
-            standing = self._standings[model.name] = Standing()
-        return standing
+    def of(self, model: Model) -> Health:
+        health = self._healths.get(model.name)
+        if health is None:
+            health = self._healths[model.name] = Health()
+        return health
 
     def provider_in_flight(self, name: str) -> int:
         return self._providers.get(name, 0)
@@ -98,13 +98,13 @@ class Fleet:
 
     def begin(self, model: Model, now_ns: int) -> str:
         """Takes a place at ``model``; "" when taken, else why not. A place taken is given back by ``end``."""
-        standing = self.of(model)
+        health = self.of(model)
         busy = self._providers.get(model.provider.name, 0)
         if busy >= model.provider.concurrent_max:
             return f"{busy} requests in flight at provider {model.provider.name}, its concurrent_max"
-        if not standing.circuit.begin(now_ns):
-            return f"circuit {standing.circuit.state}"
-        standing.in_flight += 1
+        if not health.circuit.begin(now_ns):
+            return f"circuit {health.circuit.state}"
+        health.in_flight += 1
         self._providers[model.provider.name] = busy + 1
         return ""
 
@@ -113,9 +113,9 @@ class Fleet:
         self._providers[model.provider.name] -= 1
 
     def succeeded(self, model: Model, first_token_ms: float, now_ns: int) -> None:
-        standing = self.of(model)
-        standing.first_token_ms.add(first_token_ms, now_ns)
-        if standing.circuit.succeeded(now_ns):
+        health = self.of(model)
+        health.first_token_ms.add(first_token_ms, now_ns)
+        if health.circuit.succeeded(now_ns):
             self.changed(model, "closed", "probes succeeded")
 
     def failed(self, model: Model, reason: str, now_ns: int, retry_after_s: float | None = None) -> None:

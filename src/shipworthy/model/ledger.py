@@ -51,8 +51,11 @@ class Standing(Struct, frozen=True, gc=False):
     reset_tokens_s: float = 0.0
 
 
-class Hold(Struct, frozen=True):
-    """Money and counts set aside for one exchange. Settled on every exit; a hold that expires is settled by the sweeper."""
+class Hold(Struct):
+    """Money and counts set aside for one exchange. Settled on every exit; a hold that expires is settled by the sweeper.
+
+    ``estimate`` is what is set aside now: the call stage raises it in place where a further attempt needs more.
+    """
 
     id: UUID  # the exchange's
     tenant: str

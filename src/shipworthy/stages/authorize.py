@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from shipworthy.model.chat import PartKind, Request
 from shipworthy.model.errors import Refusal
-from shipworthy.model.grant import choose_role
+from shipworthy.model.grant import choose_role, clearance_of
 from shipworthy.model.identity import Considered, Grant, Principal
 from shipworthy.model.op import Op
 from shipworthy.model.policy import Level, Mode, Role, Snapshot, Tenant, UseCase
@@ -118,12 +118,12 @@ class _Decision:
         return rank
 
     def _clearance(self, role: Role) -> int:
-        """The lower of role and claim; a claim that names no class of ours counts as the lowest."""
-        claim = self.principal.clearance
+        """The lower of role and claim; a claim that names no class of ours counts as the lowest, -1 is below them all."""
+        given, claim = clearance_of(self.tenant, self.principal, role), self.principal.clearance
         if claim is None:
-            return role.clearance
+            return given
         known = self.snapshot.data_classes
-        return min(role.clearance, known.index(claim) if claim in known else 0)
+        return min(given, known.index(claim) if claim in known else 0)
 
     def _check_size(self, use_case: UseCase) -> None:
         request, caps = self.request, use_case.tokens
@@ -230,7 +230,7 @@ class _Decision:
         return Considered(candidates=tuple(self.candidates), rules=tuple(self.rules), **self.known)
 
     def _class_name(self, rank: int) -> str:
-        return self.snapshot.data_classes[rank]
+        return self.snapshot.data_classes[rank] if rank >= 0 else "none"
 
 
 _MODALITY = {PartKind.IMAGE: "image", PartKind.AUDIO: "audio", PartKind.FILE: "file"}

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
-from shipworthy.model.chat import Event, Reply, Request, Source
+from shipworthy.model.chat import Event, Events, Reply, Request, Source
 from shipworthy.model.errors import RETRY_ELSEWHERE, FailureKind, ProviderFailure, Refusal
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.ledger import Hold
@@ -45,7 +45,7 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
                 break
             if op.left:
                 break
-            hold = await _covered(op, ledger, hold, model, request, fitted, attempts)
+            await _cover(op, ledger, hold, model, request, fitted, attempts)
             attempt = _Attempt(op, model, request, fleet, attempts)
             try:
                 return await attempt.start(upstreams[model.provider.name], fitted, deadline_s)
@@ -58,17 +58,18 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
     return call
 
 
-async def _covered(
+async def _cover(
     op: Op, ledger: Ledger, hold: Hold, model: Model, request: Request, fitted: Fitted, attempts: list[Attempt]
-) -> Hold:
-    """A hold that covers one more attempt on top of what earlier ones may be billed; no egress if it cannot be had."""
+) -> None:
+    """Raises the hold until it covers one more attempt on top of what earlier ones may be billed; no egress without."""
     billed = [attempt for attempt in attempts if attempt.usage is not None]
     if not billed:
-        return hold  # the estimate was made at the dearest permitted model
+        return  # the estimate was made at the dearest permitted model
     output = ceiling_output(request, fitted.output_tokens_max)
     spent = sum(ceiling_cost(model, a.usage.input, a.usage.output, 0) for a in billed if a.usage is not None)
     needed = spent + ceiling_cost(model, fitted.input_tokens, output, request.images)
-    return hold if needed <= hold.estimate.amount_nano else await ledger.raise_to(op, hold, needed)
+    if needed > hold.estimate.amount_nano:
+        hold.estimate = (await ledger.raise_to(op, hold, needed)).estimate
 
 
 def _refusal(failure: ProviderFailure | None) -> Refusal:
@@ -105,7 +106,7 @@ class _Attempt:
         self._deadline_s = 0.0
         self._noted = False
         self._head: deque[Event] = deque()
-        self._events: AsyncGenerator[Event, None] | None = None
+        self._events: Events | None = None
 
     async def start(self, upstream: Upstream, fitted: Fitted, deadline_s: float) -> Reply:
         """The reply, once its first delta is here. Raises ProviderFailure; the attempt is noted either way."""
@@ -234,7 +235,7 @@ class _Attempt:
         return Usage(input=expected_input(self._request, self._model), basis=Basis.COUNTED)
 
 
-async def _until_first_delta(events: AsyncGenerator[Event, None]) -> deque[Event]:
+async def _until_first_delta(events: Events) -> deque[Event]:
     """The events up to the first that carries content or ends the reply. Raises ProviderFailure when none comes."""
     head: deque[Event] = deque()
     async for event in events:

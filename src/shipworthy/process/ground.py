@@ -1,0 +1,106 @@
+"""What the server stands on, owned by the supervisor: PostgreSQL, its schema, the key file, and the local models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from shipworthy.adapters.embedded.llama import LlamaChild
+from shipworthy.adapters.embedded.postgres import EmbeddedPostgres
+from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig, llama_settings
+from shipworthy.adapters.store.migrate import apply, login_of, plan
+from shipworthy.bootstrap import Loaded, ModelServer
+from shipworthy.model.errors import StartRefused
+from shipworthy.model.observation import Lifecycle
+from shipworthy.model.op import Observe
+
+Progress = Callable[[str], None]
+
+
+class Ground:
+    """Brought up before any process, looked after while they run, taken down last. Blocking: called in a thread."""
+
+    def __init__(self, loaded: Loaded, *, migrate: bool, observe: Observe, progress: Progress) -> None:
+        self._loaded = loaded
+        self._migrate = migrate
+        self._observe = observe
+        self._progress = progress
+        self._postgres: EmbeddedPostgres | None = None
+        self._children: dict[str, LlamaChild] = {}
+        self._servers: dict[str, ModelServer] = {}
+        self.store_url = ""
+
+    def up(self) -> None:
+        """Raises StartRefused; ``down`` undoes what was done."""
+        store = self._loaded.deployment.store
+        if store.path is not None:
+            self._postgres = EmbeddedPostgres(store.path, progress=self._progress)
+            cluster = self._postgres.start()
+            self.store_url = cluster.url
+            apply(cluster.migrate_url, login_of(cluster.url), progress=self._progress)
+        else:
+            assert store.url is not None
+            self.store_url = store.url.reveal()
+            self._managed(store.migrate_url.reveal() if store.migrate_url else "")
+        self.prepare(self._loaded)
+
+    def _managed(self, migrate_url: str) -> None:
+        """A managed store is migrated only when asked; a schema that is behind refuses the start."""
+        if self._migrate:
+            if not migrate_url:
+                raise StartRefused(
+                    "store.migrate_url", "--migrate needs store.migrate_url", "set it to the URL of the schema's owner"
+                )
+            apply(migrate_url, login_of(self.store_url), progress=self._progress)
+        elif migrate_url and (pending := plan(migrate_url).pending):
+            names = ", ".join(migration.name for migration in pending)
+            raise StartRefused("store.schema_behind", f"the schema lacks {names}", "run `shipworthy serve --migrate` once")
+
+    def prepare(self, loaded: Loaded) -> None:
+        """Starts the local models that ``loaded`` names and does not have yet. Raises StartRefused."""
+        for provider in loaded.snapshot.providers.values():
+            if isinstance(provider.settings, LlamaCppConfig) and provider.name not in self._children:
+                child = LlamaChild(llama_settings(provider.settings), progress=self._progress)
+                endpoint = child.start()
+                self._children[provider.name] = child
+                self._servers[provider.name] = ModelServer(
+                    base_url=endpoint.base_url,
+                    api_key=endpoint.api_key,
+                    default_stop=endpoint.default_stop,
+                    upstream_model=endpoint.upstream_model,
+                    context_tokens=endpoint.context_tokens,
+                    reuse_connections=endpoint.reuse_connections,
+                )
+
+    def model_servers(self) -> dict[str, ModelServer]:
+        return self._servers
+
+    def look(self) -> None:
+        """Starts again what has died. The database keeps its socket and passwords, a model its port and key."""
+        for name, child in self._children.items():
+            before = child.poll()
+            if before.phase == "waiting" and before.reason is not None:
+                self._observe(Lifecycle(f"model {name}", "died", str(before.reason)))
+        if self._postgres is not None and not self._postgres.alive():
+            self._observe(Lifecycle("postgres", "died", "starting it again"))
+            try:
+                self._postgres.start()
+            except StartRefused as refused:
+                self._observe(Lifecycle("postgres", "refused", str(refused)))
+            else:
+                self._observe(Lifecycle("postgres", "ready", "recovered"))
+
+    def down(self) -> None:
+        for child in self._children.values():
+            child.stop()
+        if self._postgres is not None:
+            self._postgres.stop()
+
+
+def refused(what: str) -> StartRefused:
+    return StartRefused("server.start", what)
+
+
+def state_folder(loaded: Loaded) -> Path:
+    """Where the deployment keeps its own small files: beside its keys."""
+    return loaded.deployment.keys_file.parent

@@ -1,0 +1,208 @@
+"""The supervisor: brings everything up in order, keeps it up, reloads it, and takes it down in order. It serves no request.
+
+    up      manifest → PostgreSQL → schema → local models → sockets → control plane, workers
+    keep    a dead worker, model, or database is started again; a dead worker's holds are swept
+    reload  SIGHUP or a changed file: a good manifest replaces the old one, a bad one changes nothing
+    down    SIGTERM or SIGINT: workers drain, then the control plane, the models, and PostgreSQL last
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from shipworthy.bootstrap import Launch, Loaded, read_manifest
+from shipworthy.manifest.deployment import Deployment
+from shipworthy.model.errors import StartRefused
+from shipworthy.model.observation import Lifecycle, Reloaded
+from shipworthy.model.op import Observe
+from shipworthy.process.channel import Dead, Degraded, Drain, Message, Reload
+from shipworthy.process.channel import Reloaded as Answer
+from shipworthy.process.child import Child
+from shipworthy.process.ground import Ground, refused
+from shipworthy.process.sockets import bind
+from shipworthy.process.watch import Watch
+
+LOOK_S = 0.2
+START_S_MAX = 60.0
+SETTLE_S = 12.0
+"""Beyond the drain: time for what was cut to be settled and recorded."""
+
+Progress = Callable[[str], None]
+
+
+class Supervisor:
+    """One server: ``run`` returns when it was told to stop."""
+
+    def __init__(self, config: Path, *, migrate: bool, observe: Observe, progress: Progress) -> None:
+        self.config = config
+        self.loaded: Loaded = read_manifest(config)
+        self.ground = Ground(self.loaded, migrate=migrate, observe=observe, progress=progress)
+        self.started = asyncio.Event()
+        self.address = ""
+        self.admin_address = ""
+        self._observe = observe
+        self._progress = progress
+        self._stopping = asyncio.Event()
+        self._reload_asked = asyncio.Event()
+        self._watch = Watch(self.loaded.files)
+        self._workers = [
+            Child("shipworthy.process.worker", f"worker {n + 1}", self._hear)
+            for n in range(self.loaded.deployment.server.workers)
+        ]
+        self._control = Child("shipworthy.process.control", "control", self._hear)
+        self._metrics = tempfile.TemporaryDirectory(prefix="shipworthy-metrics-")
+
+    async def run(self) -> None:
+        """Serves until SIGTERM, SIGINT or ``stop``. Raises StartRefused when it cannot come up; nothing is left running."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await asyncio.to_thread(self.ground.up)
+            tasks = await self._start()
+            await self._keep(tasks)
+        finally:
+            await self._down(tasks)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def _start(self) -> list[asyncio.Task[None]]:
+        server = self.loaded.deployment.server
+        listener = bind(server.bind)
+        self.address = "http://{}:{}".format(*listener.getsockname()[:2])
+        tasks = [asyncio.create_task(self._supervise(self._control, ()))]
+        tasks += [asyncio.create_task(self._supervise(worker, (listener,))) for worker in self._workers]
+        for child in (self._control, *self._workers):
+            await self._await_ready(child, tasks)
+        self.admin_address = f"http://{self.loaded.deployment.admin.host}:{self._control.ports['admin']}"
+        self._observe(Lifecycle("supervisor", "ready", f"{self.address} · admin {self.admin_address}"))
+        self.started.set()
+        return tasks
+
+    async def _await_ready(self, child: Child, tasks: list[asyncio.Task[None]]) -> None:
+        ready = asyncio.create_task(child.ready.wait())
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({ready, stop, *tasks}, timeout=START_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+            stop.cancel()
+        for task in tasks:
+            if task.done():
+                task.result()
+        if not child.ready.is_set() and not self._stopping.is_set():
+            raise refused(f"{child.name} did not become ready within {START_S_MAX:.0f} s")
+
+    async def _supervise(self, child: Child, sockets: tuple[object, ...]) -> None:
+        """Runs one process for as long as the server lives. Raises StartRefused when it dies before it was ever ready."""
+        ever_ready = False
+        while not self._stopping.is_set():
+            await child.spawn(self._greet, sockets)  # type: ignore[arg-type]
+            self._observe(Lifecycle(child.name, "spawned", f"pid {child.pid}"))
+            waiting = asyncio.create_task(child.wait())
+            was_ready = asyncio.create_task(child.ready.wait())
+            await asyncio.wait({waiting, was_ready}, return_when=asyncio.FIRST_COMPLETED)
+            ever_ready |= was_ready.done()
+            was_ready.cancel()
+            dead_id, status = child.process_id, await waiting
+            if self._stopping.is_set():
+                return
+            self._observe(Lifecycle(child.name, "died", f"status {status}"))
+            if not ever_ready:
+                raise refused(f"{child.name} ended with status {status} before it was ready; its log says why")
+            await self._control.send(Dead([dead_id]))
+            await asyncio.sleep(child.backoff_s())
+
+    def _greet(self, process_id: str) -> Message:
+        return Launch(
+            config=str(self.config),
+            digest=self.loaded.snapshot.digest,
+            process_id=process_id,
+            store_url=self.ground.store_url,
+            models=self.ground.model_servers(),
+            metrics_path=self._metrics.name,
+        )
+
+    async def _keep(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Watches until told to stop."""
+        while not self._stopping.is_set():
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await asyncio.to_thread(self.ground.look)
+            if self._reload_asked.is_set() or self._watch.changed():
+                self._reload_asked.clear()
+                await self._reload()
+            await _either(self._stopping, LOOK_S)
+
+    async def _reload(self) -> None:
+        """Puts a good manifest in force everywhere; a bad one changes nothing and is told."""
+        try:
+            loaded = await asyncio.to_thread(read_manifest, self.config)
+            fixed = fixed_at_start(self.loaded.deployment, loaded.deployment)
+            if fixed:
+                raise refused(f"{', '.join(fixed)} can't change while the server runs; restart it")
+            await asyncio.to_thread(self.ground.prepare, loaded)
+        except StartRefused as no:
+            self._observe(Reloaded(self.loaded.snapshot.digest, accepted=False, reason=str(no)))
+            await self._tell(Degraded(str(no)))
+            return
+        if loaded.snapshot.digest != self.loaded.snapshot.digest:
+            self.loaded = loaded
+            await self._tell(Reload(loaded.snapshot.digest, self.ground.model_servers()))
+            self._observe(Reloaded(loaded.snapshot.digest, accepted=True, reason=""))
+        await self._tell(Degraded(""))
+        self._watch = Watch(loaded.files)
+
+    async def _tell(self, message: Message) -> None:
+        for child in (self._control, *self._workers):
+            await child.send(message)
+
+    async def _hear(self, child: Child, message: Message) -> None:
+        if isinstance(message, Answer) and message.refused:
+            self._observe(Reloaded(message.digest, accepted=False, reason=f"{child.name}: {message.refused}"))
+            if message.digest == self.loaded.snapshot.digest:
+                self._reload_asked.set()
+
+    async def _down(self, tasks: list[asyncio.Task[None]]) -> None:
+        self._stopping.set()
+        drain_s = self.loaded.deployment.server.drain_seconds
+        self._observe(Lifecycle("supervisor", "draining", f"up to {drain_s:g} s"))
+        await asyncio.gather(*(worker.send(Drain(drain_s)) for worker in self._workers))
+        await asyncio.gather(*(worker.end(drain_s + SETTLE_S) for worker in self._workers))
+        await self._control.send(Drain(1.0))
+        await self._control.end(SETTLE_S)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self.ground.down)
+        self._metrics.cleanup()
+        self._observe(Lifecycle("supervisor", "stopped", ""))
+
+
+def fixed_at_start(old: Deployment, new: Deployment) -> list[str]:
+    """The sections that differ and can't change while the server runs."""
+    sections = {
+        "server": (old.server.bind, old.server.workers) != (new.server.bind, new.server.workers),
+        "admin": old.admin != new.admin,
+        "store": old.store != new.store,
+        "keys": old.keys_file != new.keys_file,
+        "telemetry": old.telemetry != new.telemetry,
+    }
+    return [name for name, differs in sections.items() if differs]
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+

@@ -1,0 +1,80 @@
+"""A worker: the data plane in one event loop. ``python -m shipworthy.process.worker CHANNEL_FD LISTEN_FD``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from shipworthy.bootstrap import DataWorker, Launch, launch_worker
+from shipworthy.http.edge import DataPlane
+from shipworthy.http.protocol import EdgeProtocol
+from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
+
+KEEP_ALIVE_S = 75
+DRAIN_S_UNASKED = 20.0
+
+
+class QuietServer(uvicorn.Server):
+    """Uvicorn without its signal handlers: the supervisor says when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def work(channel_fd: int, listen_fd: int) -> None:
+    """Serves until told to drain, or until the supervisor is gone."""
+    channel = await Channel.over(socket.socket(fileno=channel_fd))
+    launch = await channel.receive()
+    if not isinstance(launch, Launch):
+        return
+    async with launch_worker(launch) as worker:
+        plane = DataPlane(worker)
+        server = QuietServer(
+            uvicorn.Config(
+                plane, http=EdgeProtocol, ws="none", lifespan="off", access_log=False, log_config=None,
+                server_header=False, timeout_keep_alive=KEEP_ALIVE_S, loop="none",
+            )
+        )  # fmt: skip
+        serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=listen_fd)]))
+        drain = asyncio.create_task(_obey(channel, worker))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, drain.cancel)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the group; the supervisor drains
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        await channel.send(Ready(worker.live.snapshot.digest, {}))
+        await asyncio.wait({serving, drain}, return_when=asyncio.FIRST_COMPLETED)
+        worker.draining = True
+        server.should_exit = True
+        await plane.drain(drain.result() if not drain.cancelled() else DRAIN_S_UNASKED)
+        server.force_exit = True
+        await serving
+
+
+async def _obey(channel: Channel, worker: DataWorker) -> float:
+    """Does what the supervisor says; returns how long to drain when it says so or is gone."""
+    while True:
+        match await channel.receive():
+            case Drain(seconds=seconds):
+                return seconds
+            case None:
+                return DRAIN_S_UNASKED
+            case Degraded(reason=reason):
+                worker.degraded = reason
+            case Reload(digest=digest, models=models):
+                refused = await worker.reload(digest, models)
+                await channel.send(Reloaded(digest, refused))
+            case _:
+                pass
+
+
+if __name__ == "__main__":
+    uvloop.run(work(int(sys.argv[1]), int(sys.argv[2])))
