@@ -129,11 +129,11 @@ def import_public(member: JsonObject) -> tuple[PublicKey, frozenset[str]]:
     match member.get("kty"), member.get("crv"):
         case "RSA", None:
             check_rsa(member)
-            return _import(RSAKey, member, ("n", "e")), frozenset({"RS256", "PS256"})
+            return _import(RSAKey, member, ("kty", "n", "e")), frozenset({"RS256", "PS256"})
         case "EC", "P-256":
-            return _import(ECKey, member, ("crv", "x", "y")), frozenset({"ES256"})
+            return _import(ECKey, member, ("kty", "crv", "x", "y")), frozenset({"ES256"})
         case "OKP", "Ed25519":
-            return _import(OKPKey, member, ("crv", "x")), frozenset({"EdDSA"})
+            return _import(OKPKey, member, ("kty", "crv", "x")), frozenset({"EdDSA"})
         case kind, curve:
             raise Unusable(f"its type {quoted(kind)}, curve {quoted(curve)} is not supported")
 
