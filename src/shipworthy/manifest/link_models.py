@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from shipworthy.manifest.linking import Linking
 from shipworthy.manifest.problem import KeyPath
-from shipworthy.manifest.shape_models import BoundaryShape, ModelShape, PriceShape, ProviderShape, TimeoutsShape
+from shipworthy.manifest.shape_models import BoundaryShape, ModelShape, ProviderShape, TimeoutsShape
 from shipworthy.model.money import Component, Price
 from shipworthy.model.route import Ability, Boundary, Model, Network, Provider, Timeouts
 
@@ -109,27 +109,31 @@ def _model(name: str, shape: ModelShape, provider: Provider, price: Price) -> Mo
 def _price(linking: Linking, path: KeyPath, shape: ModelShape) -> Price | None:
     """The manifest's price, else the table's; a model without one is refused."""
     if shape.price is not None:
-        return _stated_price(linking, (*path, "price"), shape.price, shape.abilities)
+        units = {PRICE_KEYS[key]: pico for key in PRICE_KEYS if isinstance(pico := getattr(shape.price, key), int)}
+        return _complete(linking, (*path, "price"), Price(units, "manifest"), shape.abilities)
     provider = linking.manifest.providers.get(shape.provider)
     if provider is None:
         return None
     found = linking.price_of(provider.kind, shape.upstream, _base_url(provider))
     if found is None:
         hint = "add price: {input_usd_per_mtok: …, output_usd_per_mtok: …}; a free model says so with 0"
-        what = f"the model is unpriced: the price table does not know {shape.upstream} of {provider.kind}"
+        what = f"the model is unpriced: the price table does not know {shape.upstream} of {shape.provider}"
         linking.tree.report(path, what, said="no price", wanted="a price", hint=hint)
-    return found
+        return None
+    return _complete(linking, path, found, shape.abilities)
+
+
+def _complete(linking: Linking, path: KeyPath, price: Price, abilities: Sequence[str]) -> Price | None:
+    """``price``, if it says what output costs: a model that chats has some, one that only embeds has none."""
+    if Component.OUTPUT in price.unit_pico:
+        return price
+    if "chat" in abilities:
+        what = "a model that chats needs a price for its output"
+        linking.tree.report(path, what, wanted="output_usd_per_mtok: …", hint="a free model says so with 0")
+        return None
+    return Price(price.unit_pico | {Component.OUTPUT: 0}, price.source, price.effective)
 
 
 def _base_url(provider: ProviderShape) -> str:
     base_url = (provider.model_extra or {}).get("base_url")
     return base_url if isinstance(base_url, str) else ""
-
-
-def _stated_price(linking: Linking, path: KeyPath, shape: PriceShape, abilities: Sequence[str]) -> Price | None:
-    if shape.output_usd_per_mtok is None and "chat" in abilities:
-        linking.tree.report(path, "a model that chats needs a price for its output", wanted="output_usd_per_mtok: …")
-        return None
-    units = {PRICE_KEYS[key]: pico for key in PRICE_KEYS if isinstance(pico := getattr(shape, key), int)}
-    units.setdefault(Component.OUTPUT, 0)  # embeddings have no output tokens
-    return Price(units, "manifest")

@@ -1,0 +1,1 @@
+"""The price table that comes with the installation."""
