@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from typing import TypeVar
 
 import psycopg
 from msgspec import Struct
@@ -22,9 +23,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
-from shipworthy.adapters.store.trouble import lost, translated
+from shipworthy.adapters.store.trouble import lost, passing, translated
 
 SCHEMA = "shipworthy"
+T = TypeVar("T")
+
 SET_TENANT = "select set_config('app.tenant', %s, true)"
 
 Connection = AsyncConnection[TupleRow]
@@ -49,7 +52,7 @@ class Bounds(Struct, frozen=True):
     statement_ms: int = 5_000
     lock_ms: int = 2_000
     idle_in_transaction_ms: int = 30_000
-    stale_tries: int = 3  # connections that may turn out dead before the store counts as away
+    tries_max: int = 4  # of what is safe to say twice: dead connections, broken deadlocks
 
     def connections_max(self, role: StoreRole) -> int:
         match role:
@@ -136,6 +139,22 @@ class Store:
             async with self._pools[role].connection() as conn:
                 yield conn
 
+    async def ask(self, role: StoreRole, question: Callable[[Connection, bool], Awaitable[T]]) -> T:
+        """Runs ``question``, which is one statement that may safely be said twice; its second argument is whether it may
+        have been said before. A dead connection or a broken deadlock is not the caller's trouble. Raises StoreUnavailable.
+        """
+        with translated():
+            for attempt in range(1, self.bounds.tries_max + 1):
+                try:
+                    async with self._pools[role].connection() as conn:
+                        return await question(conn, attempt > 1)
+                except (psycopg.Error, OSError) as error:
+                    if attempt == self.bounds.tries_max or not passing(error):
+                        raise
+                    if lost(error):
+                        await self.discard_dead(role)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
     async def discard_dead(self, role: StoreRole) -> None:
         """After a connection turned out dead its neighbours probably are too: lets the pool replace them."""
         await self._pools[role].check()
@@ -170,7 +189,7 @@ class Store:
     async def _begin(self, stack: contextlib.AsyncExitStack, role: StoreRole, tenant: str) -> Connection:
         """A transaction on a live connection: one that proves dead at its first statement is replaced, a bounded number
         of times. Nothing of the caller's has run yet, so that nothing is done twice."""
-        for attempt in range(1, self.bounds.stale_tries + 1):
+        for attempt in range(1, self.bounds.tries_max + 1):
             try:
                 async with contextlib.AsyncExitStack() as attempted:
                     conn = await attempted.enter_async_context(self._pools[role].connection())
@@ -179,7 +198,7 @@ class Store:
                     stack.push_async_exit(attempted.pop_all())
                     return conn
             except (psycopg.Error, OSError) as error:
-                if attempt == self.bounds.stale_tries or not lost(error):
+                if attempt == self.bounds.tries_max or not lost(error):
                     raise
                 await self.discard_dead(role)
         raise AssertionError("unreachable: the last attempt returns or raises")

@@ -29,7 +29,7 @@ MEANINGS: dict[str, str] = {
     "40P01": "store.deadlock: two transactions waited for each other",
     "40001": "store.serialization: a concurrent transaction won",
 }
-PASSING = frozenset({"40P01", "40001"})  # the same statement may simply be tried again
+CONTENDED = frozenset({"40P01", "40001"})
 
 
 def meaning(error: BaseException) -> str:
@@ -54,6 +54,11 @@ def meaning(error: BaseException) -> str:
 def lost(error: BaseException) -> bool:
     """Whether the connection itself is gone, so that another one may do better."""
     return meaning(error).startswith(("store.connection:", "store.stopping:"))
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the same thing, said again, may well succeed at once."""
+    return lost(error) or getattr(error, "sqlstate", None) in CONTENDED
 
 
 def unavailable(error: BaseException) -> StoreUnavailable | None:

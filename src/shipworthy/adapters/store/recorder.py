@@ -1,0 +1,236 @@
+"""The recorder: what ended is sealed, grouped and committed, by one writer a worker.
+
+``record`` returns when its entry is committed; ``enqueue`` returns at once. Both share one bounded queue and one writer
+thread, which takes what has gathered while the last batch was under way: under load batches grow by themselves. The thread
+keeps encoding, sealing and the store's answers off the event loop.
+
+What a caller was told is recorded stays recorded, whatever is killed: the answer comes after the commit. What is said twice
+because an answer was lost counts once (migration 0004). An entry whose caller gave up waiting stays in the queue and is
+still written, with the flag ``record_late``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+import psycopg
+from msgspec import Struct, structs
+
+from shipworthy.adapters.store.batch import BatchWriter
+from shipworthy.adapters.store.pool import Store, StoreRole
+from shipworthy.adapters.store.trouble import first_line, passing, unavailable
+from shipworthy.adapters.store.vault import Vault
+from shipworthy.model.errors import ShipworthyError, StoreUnavailable
+from shipworthy.model.observation import Failed, StoreDegraded
+from shipworthy.model.op import Observe
+from shipworthy.ports import Entry
+
+ENTRY_BYTES = 4_096  # of a row without its bodies, about
+
+
+class RecorderBounds(Struct, frozen=True):
+    """Every bound of the record's way into the store."""
+
+    record_s: float = 10.0  # how long `record` waits for its commit
+    queue_entries_max: int = 20_000
+    queue_bytes_max: int = 128 * 1024 * 1024
+    batch_entries_max: int = 256
+    batch_bytes_max: int = 8 * 1024 * 1024
+    gather_ms: float = 10.0  # how long enqueued entries gather; one that is waited for is not kept waiting
+    retry_ms_min: float = 50.0
+    retry_ms_max: float = 1_000.0
+
+
+class Item:
+    """An entry in the queue. ``waiter`` is None when nobody waits for its commit."""
+
+    __slots__ = ("entry", "late", "size", "waiter")
+
+    def __init__(self, entry: Entry, waiter: asyncio.Future[None] | None) -> None:
+        self.entry = entry
+        self.waiter = waiter
+        self.late = False
+        bodies = entry.bodies
+        self.size = ENTRY_BYTES + (len(bodies.request) + len(bodies.reply) if bodies is not None else 0)
+
+    def final(self) -> Entry:
+        if not self.late:
+            return self.entry
+        row = self.entry.row
+        return structs.replace(self.entry, row=structs.replace(row, flags=(*row.flags, "record_late")))
+
+
+class PostgresRecorder:
+    """ports.Recorder. ``start`` before use, ``close`` to drain."""
+
+    def __init__(
+        self, store: Store, vault: Vault, observe: Observe, bounds: RecorderBounds | None = None, now: str | None = None
+    ) -> None:
+        self._bounds = bounds or RecorderBounds()
+        self._observe = observe
+        self._writer = BatchWriter(store.conninfo(StoreRole.RECORDER), vault, now)
+        self._queue: deque[Item] = deque()
+        self._bytes = 0
+        self._writing = 0
+        self._changed = threading.Condition()
+        self._closing_at: float | None = None  # monotonic: until then the queue is drained
+        self._trouble = ""  # why the last batch failed; "" when it did not
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        """In the event loop whose callers will wait for commits."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def record(self, entry: Entry) -> None:
+        assert self._loop is not None, "start() comes first"
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        item = self._put(entry, waiter)
+        try:
+            async with asyncio.timeout(self._bounds.record_s):
+                await waiter
+        except TimeoutError:
+            item.late = True
+            why = self._trouble or "store.slow: the store has not committed the record in time"
+            raise StoreUnavailable(f"{why} (waited {self._bounds.record_s:g} s)") from None
+
+    def enqueue(self, entry: Entry) -> None:
+        self._put(entry, None)
+
+    @property
+    def waiting(self) -> int:
+        """Entries that are not committed yet."""
+        return len(self._queue) + self._writing
+
+    async def close(self, within_s: float = 10.0) -> int:
+        """Drains the queue for at most ``within_s``; returns how many entries were left behind: the sweeper settles those
+        that held money, and each is observed."""
+        with self._changed:
+            self._closing_at = time.monotonic() + within_s
+            self._changed.notify()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, within_s + 2.0)
+        left = self.waiting
+        if left:
+            self._observe(StoreDegraded("recorder.close", self._trouble or "the drain time is over", left))
+        return left
+
+    # ---------------------------------------------------------------------------------------- the queue
+
+    def _put(self, entry: Entry, waiter: asyncio.Future[None] | None) -> Item:
+        item = Item(entry, waiter)
+        with self._changed:
+            if self._closing_at is not None:
+                raise StoreUnavailable("store.closed: the recorder is draining and takes nothing new")
+            full = len(self._queue) >= self._bounds.queue_entries_max
+            if full or (self._bytes + item.size > self._bounds.queue_bytes_max and self._queue):
+                raise StoreUnavailable(
+                    f"store.queue_full: {len(self._queue)} entries wait to be recorded; {self._trouble}"
+                )
+            self._queue.append(item)
+            self._bytes += item.size
+            self._changed.notify()
+        return item
+
+    def _take(self) -> list[Item]:
+        """The next batch; empty when the recorder is closed and drained."""
+        with self._changed:
+            while not self._queue and self._closing_at is None:
+                self._changed.wait()
+            if self._queue and self._closing_at is None and all(item.waiter is None for item in self._queue):
+                self._changed.wait(self._bounds.gather_ms / 1e3)
+            batch: list[Item] = []
+            size = 0
+            while self._queue and len(batch) < self._bounds.batch_entries_max:
+                if batch and size + self._queue[0].size > self._bounds.batch_bytes_max:
+                    break
+                batch.append(self._queue.popleft())
+                size += batch[-1].size
+            self._bytes -= size
+            self._writing = len(batch)
+            return batch
+
+    # ---------------------------------------------------------------------------------------- the writer's thread
+
+    def _run(self) -> None:
+        try:
+            while batch := self._take():
+                if not self._write(batch):
+                    return
+                self._writing = 0
+        finally:
+            self._writer.disconnect()
+
+    def _write(self, batch: Sequence[Item]) -> bool:
+        """Until the batch is committed, or is broken up and its one bad entry named. False: the drain time is over."""
+        pause_ms = self._bounds.retry_ms_min
+        while True:
+            try:
+                self._writer.write([item.final() for item in batch])
+            except (psycopg.Error, OSError, ShipworthyError) as error:
+                away = error if isinstance(error, StoreUnavailable) else unavailable(error)
+                if away is None:
+                    return self._divide(batch, error)
+                self._degraded(away, len(batch))
+                if not self._pause(0.0 if passing(error) and not self._trouble else pause_ms / 1e3):
+                    self._resolve(batch, away)
+                    return False
+                self._trouble = str(away)
+                pause_ms = min(pause_ms * 2, self._bounds.retry_ms_max)
+            except Exception as error:  # noqa: BLE001 - a defect must not end the writer: its entry is named, others go on
+                return self._divide(batch, error)
+            else:
+                self._trouble = ""
+                self._resolve(batch, None)
+                return True
+
+    def _divide(self, batch: Sequence[Item], error: Exception) -> bool:
+        """One bad entry fails the whole batch: halves are tried until it stands alone."""
+        if len(batch) > 1:
+            half = len(batch) // 2
+            return self._write(batch[:half]) and self._write(batch[half:])
+        row = batch[0].entry.row
+        self._observe(Failed("recorder", f"{type(error).__name__}: {first_line(error)}", str(row.id), ""))
+        self._resolve(
+            batch, StoreUnavailable(f"store.refused: the row of {row.id} cannot be stored ({first_line(error)})")
+        )
+        return True
+
+    def _degraded(self, away: StoreUnavailable, batch: int) -> None:
+        if not self._trouble:
+            self._observe(StoreDegraded("recorder", str(away), batch + len(self._queue)))
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits before the next try; False when the drain time is over."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if self._closing_at is not None and now >= self._closing_at:
+                    return False
+                if now >= until:
+                    return True
+                self._changed.wait(until - now)
+
+    def _resolve(self, batch: Sequence[Item], failed: StoreUnavailable | None) -> None:
+        waiters = [item.waiter for item in batch if item.waiter is not None]
+        if not waiters or self._loop is None:
+            return
+
+        def tell() -> None:
+            for waiter in waiters:
+                if waiter.done():
+                    continue
+                if failed is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(failed)
+
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(tell)

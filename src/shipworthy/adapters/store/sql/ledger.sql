@@ -1,0 +1,10 @@
+-- Run as shipworthy_app in autocommit: each of these statements is a transaction, and sets app.tenant for itself.
+
+-- name: reserve — every level or none, in one round trip
+select * from reserve(
+  %(tenant)s, %(id)s, %(claims)s::jsonb, %(amount_nano)s::bigint, %(tokens)s::bigint, %(intent)b, %(worker)s,
+  %(expires_s)s::float8, %(again)s, %(now)s::timestamptz
+);
+
+-- name: raise_hold — more money for a hold, or none
+select * from raise_hold(%(tenant)s, %(id)s, %(amount_nano)s::bigint, %(now)s::timestamptz);

@@ -1,0 +1,111 @@
+"""What every test may ask for: a real PostgreSQL, started once, and databases on it that are copied from one template."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from shipworthy.adapters.embedded.postgres import EmbeddedPostgres
+from shipworthy.adapters.embedded.postgres_passwords import LOGIN, OWNER, PORT, SUPERUSER, read_passwords
+from shipworthy.adapters.store import migrate
+
+TEMPLATE = "template_store"
+
+
+@dataclass(frozen=True)
+class StoreUrls:
+    """A database: ``url`` logs in as the server does, ``migrate_url`` as the owner, ``superuser_url`` is for sabotage."""
+
+    url: str
+    migrate_url: str
+    superuser_url: str
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """One running server with databases of its own."""
+
+    launcher: EmbeddedPostgres
+    socket_dir: str
+    passwords: dict[str, str]
+
+    def url(self, role: str, database: str) -> str:
+        return (
+            f"postgresql://{role}:{self.passwords[role]}@/{database}?host={quote(self.socket_dir, safe='')}&port={PORT}"
+        )
+
+    def urls(self, database: str) -> StoreUrls:
+        return StoreUrls(*(self.url(role, database) for role in (LOGIN, OWNER, SUPERUSER)))
+
+    def create(self, database: str, template: str) -> StoreUrls:
+        with psycopg.connect(self.url(SUPERUSER, "postgres"), autocommit=True) as conn:
+            conn.execute(f"create database {database} template {template} owner {OWNER}")
+        return self.urls(database)
+
+    def drop(self, database: str) -> None:
+        with psycopg.connect(self.url(SUPERUSER, "postgres"), autocommit=True) as conn:
+            conn.execute(f"drop database if exists {database} with (force)")
+
+
+def start_postgres(base: Path) -> Postgres:
+    """An embedded server below ``base``, which PostgreSQL's account must be able to enter."""
+    launcher = EmbeddedPostgres(base / "store", base=base)
+    cluster = launcher.start()
+    home = cluster.data_path.parent
+    kept = read_passwords(home / "passwords.json")
+    assert kept is not None
+    socket_dir = str(psycopg.conninfo.conninfo_to_dict(cluster.url)["host"])
+    return Postgres(launcher, socket_dir, {SUPERUSER: kept.superuser, OWNER: kept.owner, LOGIN: kept.login})
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The session's server. Its databases are the tests' own; whoever kills it starts another one (`start_postgres`)."""
+    base = Path(tempfile.mkdtemp(prefix="shipworthy-tests-"))
+    base.chmod(0o755)
+    server = None
+    try:
+        server = start_postgres(base)
+        template = server.create(TEMPLATE, "shipworthy")
+        migrate.apply(template.migrate_url, LOGIN)
+        yield server
+    finally:
+        if server is not None:
+            server.launcher.stop()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def store_urls(postgres: Postgres) -> StoreUrls:
+    """One migrated database for the whole session: tests share it, each under tenants of its own."""
+    return postgres.create("store_shared", TEMPLATE)
+
+
+@pytest.fixture
+def fresh_store(postgres: Postgres) -> Iterator[StoreUrls]:
+    """A migrated database of the test's own, for those that change roles, policies or the schema."""
+    name = f"store_{secrets.token_hex(4)}"
+    yield postgres.create(name, TEMPLATE)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def empty_store(postgres: Postgres) -> Iterator[StoreUrls]:
+    """A database that was never migrated."""
+    name = f"store_{secrets.token_hex(4)}"
+    yield postgres.create(name, "shipworthy")
+    postgres.drop(name)
+
+
+@pytest.fixture
+def tenant_name() -> Callable[[str], str]:
+    """Names that no other test uses."""
+    return lambda words: f"{words}-{secrets.token_hex(4)}"
