@@ -1,18 +1,18 @@
--- Answers kept for repeats of a request (Idempotency-Key). Neither scope nor key nor body is kept in the clear.
+-- Answers kept for repeats of a request (Idempotency-Key). Scope and key stand here only as a MAC. The answer is sealed under
+-- a key that is derived from them: without the client's own Idempotency-Key nobody can open it.
 
 create table repeat (
   tenant       text not null check (tenant <> ''),
-  place        bytea not null check (length(place) = 32),   -- sha256 of scope and key
-  digest       bytea not null check (length(digest) = 32),  -- of place and body
+  place        bytea not null check (length(place) = 32),   -- HMAC of scope and key
+  digest       bytea not null check (length(digest) = 32),  -- of place and body, sha256
   exchange_id  uuid not null,                               -- who is in flight, or whose answer it is
   expires_at   timestamptz not null,                        -- until then in flight, or kept
   status       int,                                         -- null = in flight
   content_type text,
-  key_id       uuid,                                        -- data_key
   nonce        bytea,
   ciphertext   bytea,
   primary key (tenant, place),
-  check (status is null or (content_type is not null and ciphertext is not null))
+  check (status is null or (content_type is not null and nonce is not null and ciphertext is not null))
 );
 
 alter table repeat alter column ciphertext set storage external;

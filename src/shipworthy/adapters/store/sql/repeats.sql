@@ -5,16 +5,16 @@ insert into repeat (tenant, place, digest, exchange_id, expires_at)
 values (%(tenant)s, %(place)s, %(digest)s, %(exchange_id)s, clock_timestamp() + make_interval(secs => %(in_flight_s)s))
 on conflict (tenant, place) do update
 set digest = excluded.digest, exchange_id = excluded.exchange_id, expires_at = excluded.expires_at,
-    status = null, content_type = null, key_id = null, nonce = null, ciphertext = null
+    status = null, content_type = null, nonce = null, ciphertext = null
 where repeat.expires_at <= clock_timestamp()
 returning true;
 
 -- name: taken — what stands in the place
-select digest, exchange_id, status, content_type, key_id, nonce, ciphertext
+select digest, exchange_id, status, content_type, nonce, ciphertext
 from repeat where tenant = %(tenant)s and place = %(place)s;
 
 -- name: keep — the answer, if the place is still held by the exchange that began it
-update repeat set status = %(status)s, content_type = %(content_type)s, key_id = %(key_id)s, nonce = %(nonce)s,
+update repeat set status = %(status)s, content_type = %(content_type)s, nonce = %(nonce)s,
        ciphertext = %(ciphertext)s, expires_at = clock_timestamp() + make_interval(secs => %(kept_s)s)
 where tenant = %(tenant)s and place = %(place)s and exchange_id = %(exchange_id)s;
 
