@@ -42,17 +42,20 @@ class Claims:
     subject: str
     groups: str
     clearance: str
+    actor: str
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer of JWTs. ``jwks_uri`` "" = by discovery."""
+    """An issuer of JWTs. ``jwks_uri`` "" = by discovery; ``tenants`` None = it may speak for every tenant."""
 
     issuer: str
     jwks_uri: str
     audience: tuple[str, ...]
     algorithms: tuple[str, ...]
     claims: Claims
+    leeway_s: int
+    tenants: frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from shipworthy.manifest.linking import Linking
 from shipworthy.manifest.problem import KeyPath
-from shipworthy.manifest.shape_models import BoundaryShape, ModelShape, ProviderShape, TimeoutsShape
+from shipworthy.manifest.shape_models import BoundaryShape, ModelShape, TimeoutsShape
 from shipworthy.model.money import Component, Price
 from shipworthy.model.route import Ability, Boundary, Model, Network, Provider, Timeouts
 
@@ -114,7 +114,8 @@ def _price(linking: Linking, path: KeyPath, shape: ModelShape) -> Price | None:
     provider = linking.manifest.providers.get(shape.provider)
     if provider is None:
         return None
-    found = linking.price_of(provider.kind, shape.upstream, _base_url(provider))
+    base_url = getattr(linking.shaped.settings.get(shape.provider), "base_url", "")  # by agreement: see specs
+    found = linking.price_of(provider.kind, shape.upstream, base_url)
     if found is None:
         hint = "add price: {input_usd_per_mtok: …, output_usd_per_mtok: …}; a free model says so with 0"
         what = f"the model is unpriced: the price table does not know {shape.upstream} of {shape.provider}"
@@ -132,8 +133,3 @@ def _complete(linking: Linking, path: KeyPath, price: Price, abilities: Sequence
         linking.tree.report(path, what, wanted="output_usd_per_mtok: …", hint="a free model says so with 0")
         return None
     return Price(price.unit_pico | {Component.OUTPUT: 0}, price.source, price.effective)
-
-
-def _base_url(provider: ProviderShape) -> str:
-    base_url = (provider.model_extra or {}).get("base_url")
-    return base_url if isinstance(base_url, str) else ""

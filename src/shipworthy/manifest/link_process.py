@@ -82,7 +82,7 @@ def _store(linking: Linking, folder: Path) -> Store:
     shape = linking.manifest.store
     if shape.url is not None and shape.path is not None:
         linking.tree.report(("store",), "both an embedded and a managed store", wanted="path, or url")
-    if shape.url is None and shape.migrate_url is not None:
+    if shape.migrate_url is not None and "url" not in linking.shaped.names(("store",)):
         linking.tree.report(
             ("store", "migrate_url"), "migrate_url without url", said="", wanted="url as well", hint="add url"
         )
@@ -117,8 +117,7 @@ def _is_url(said: str) -> bool:
 def _identity(linking: Linking) -> Identity:
     shape = linking.manifest.identity
     path: KeyPath = ("identity",)
-    broken = any(problem.path.startswith("identity") for problem in linking.tree.problems)
-    if not (shape.issuers or shape.service_keys or shape.development_issuer or broken):
+    if not (shape.issuers or shape.service_keys or shape.development_issuer):
         wanted = "issuers, service_keys or development_issuer"
         linking.tree.report(path, "nobody can prove who they are", said="", wanted=wanted)
     if shape.development_issuer and linking.manifest.environment.lower() in ("production", "prod", "live"):
@@ -140,14 +139,29 @@ def _issuer(linking: Linking, path: KeyPath, shape: IssuerShape) -> Issuer:
     _https_or_loopback(linking, (*path, "issuer"), shape.issuer)
     if shape.jwks_uri is not None:
         _https_or_loopback(linking, (*path, "jwks_uri"), shape.jwks_uri)
-    claims = Claims(shape.claims.tenant, shape.claims.subject, shape.claims.groups, shape.claims.clearance)
-    return Issuer(shape.issuer, shape.jwks_uri or "", tuple(shape.audience), tuple(shape.algorithms), claims)
+    tenants = linking.shaped.names(("tenants",))
+    for index, name in enumerate(shape.tenants or ()):
+        if name not in tenants:
+            linking.unknown((*path, "tenants", index), "tenant", name, tenants)
+    return Issuer(
+        issuer=shape.issuer,
+        jwks_uri=shape.jwks_uri or "",
+        audience=tuple(shape.audience),
+        algorithms=tuple(shape.algorithms),
+        claims=Claims(**shape.claims.model_dump()),
+        leeway_s=shape.leeway_seconds,
+        tenants=frozenset(shape.tenants) if shape.tenants is not None else None,
+    )
 
 
 def _https_or_loopback(linking: Linking, path: KeyPath, said: str) -> None:
     """Whoever can change an issuer's keys on the way can be anyone."""
     if not _is_url(said):
         linking.tree.report(path, "not a URL", wanted="https://…")
+    elif urlsplit(said).username is not None or urlsplit(said).password is not None:
+        linking.tree.report(
+            path, "credentials stand in an address", said="an address (not shown)", wanted="https://HOST/…"
+        )
     elif urlsplit(said).scheme == "http" and not is_loopback(urlsplit(said).hostname or ""):
         what = "keys that travel over http can be exchanged on the way"
         linking.tree.report(path, what, wanted="https://…", hint="http is allowed on loopback only")

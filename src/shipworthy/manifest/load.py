@@ -65,7 +65,7 @@ def load(
     if linked is None or any(problem.severity is Severity.PROBLEM for problem in problems):
         raise ManifestRefused(problems)
     snapshot, deployment = linked
-    return Loaded(snapshot, deployment, tuple(problems), (*text.files, *resolver.files))
+    return Loaded(snapshot, deployment, tuple(problems), tuple(dict.fromkeys((*text.files, *resolver.files))))
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

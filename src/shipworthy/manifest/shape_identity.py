@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from shipworthy.manifest.shape_values import AliasName, ClassName, Count, Name, Number, Shape, Unbuilt, Usd, Word
+from shipworthy.manifest.shape_values import (
+    ENTRIES_MAX,
+    AliasName,
+    ClassName,
+    Count,
+    Name,
+    Number,
+    Shape,
+    Unbuilt,
+    Usd,
+    Word,
+)
 
 AlgorithmName = Literal["RS256", "PS256", "ES256", "EdDSA"]
 PeriodName = Literal["hour", "day", "week", "month", "year"]
@@ -23,16 +34,19 @@ class ClaimsShape(Shape):
     subject: Word = "sub"
     groups: Word = "groups"
     clearance: Word = "clearance"
+    actor: Word = "act.sub"
 
 
 class IssuerShape(Shape):
-    """An issuer of JWTs. Without ``jwks_uri`` its keys are found by discovery."""
+    """An issuer of JWTs. Without ``jwks_uri`` its keys are found by discovery; without ``tenants`` it may speak for all."""
 
     issuer: Word
     jwks_uri: Word | None = None
     audience: Annotated[list[Word], Field(min_length=1, max_length=16), BeforeValidator(_listed)]
     algorithms: Annotated[list[AlgorithmName], Field(min_length=1)] = ["RS256"]
     claims: ClaimsShape = ClaimsShape()
+    leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 30
+    tenants: Annotated[list[Name], Field(min_length=1, max_length=ENTRIES_MAX)] | None = None
 
 
 class IdentityShape(Shape):

@@ -46,17 +46,24 @@ class Shaped:
 def shape(tree: Tree, specs: Mapping[str, Spec[object]], resolver: Resolver) -> Shaped:
     """The manifest in ``tree``; what is wrong is reported there and taken out."""
     shaped = Shaped(None, declared=_declared(tree.value))
+    broken: list[KeyPath] = []
     for attempt in range(ROUNDS_MAX):
         try:
             shaped.manifest = Manifest.model_validate(tree.value, context=resolver)
             break
         except ValidationError as bad:
             errors = bad.errors(include_url=False, include_input=False)
-        if not _take_out(tree, errors, report=attempt == 0):
+        places = [(_path(tree, error), error) for error in errors]
+        if attempt == 0:
+            for path, error in places:
+                explain(tree, path, error)
+                broken.append(tree.mark(path).path)
+        if not _take_out(tree, places):
             return shaped
     if shaped.manifest is not None:
         for name, provider in list(shaped.manifest.providers.items()):
             _settings(shaped, name, provider, tree, specs, resolver)
+    tree.broken = broken
     return shaped
 
 
@@ -69,14 +76,11 @@ def _declared(value: Value, path: KeyPath = ()) -> dict[KeyPath, frozenset[str]]
     return found
 
 
-def _take_out(tree: Tree, errors: list[ErrorDetails], *, report: bool) -> bool:
-    """Reports and drops what ``errors`` name; False when nothing sensible would be left."""
+def _take_out(tree: Tree, places: list[tuple[KeyPath, ErrorDetails]]) -> bool:
+    """Takes out what is wrong; False when nothing sensible would be left."""
     drops: set[KeyPath] = set()
     stand_ins: set[KeyPath] = set()
-    for error in errors:
-        path = _path(tree, error)
-        if report:
-            explain(tree, path, error)
+    for path, error in places:
         if error["type"] != "missing":
             drops.add(path)
         elif path[-1] in _STAND_INS:
@@ -100,11 +104,8 @@ def _path(tree: Tree, error: ErrorDetails) -> KeyPath:
     path: list[str | int] = []
     last = len(error["loc"]) - 1
     for position, key in enumerate(error["loc"]):
-        if (
-            isinstance(here, dict)
-            and isinstance(key, str)
-            and (key in here or (position == last and _names_key(error)))
-        ):
+        absent = position == last and error["type"] == "missing"
+        if isinstance(here, dict) and isinstance(key, str) and (key in here or absent):
             here = here.get(key)
         elif isinstance(here, list) and isinstance(key, int) and key < len(here):
             here = here[key]
@@ -112,10 +113,6 @@ def _path(tree: Tree, error: ErrorDetails) -> KeyPath:
             continue
         path.append(key)
     return tuple(path)
-
-
-def _names_key(error: ErrorDetails) -> bool:
-    return error["type"] == "missing"
 
 
 def _settings(

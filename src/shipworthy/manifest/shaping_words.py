@@ -76,7 +76,7 @@ def explain(tree: Tree, path: KeyPath, error: ErrorDetails, config: type[BaseMod
         what, wanted = _BOUNDS[kind]
         tree.report(path, what, wanted=wanted.format_map(context), said=_measured(tree, path, kind))
     else:
-        what, wanted = _TYPES.get(kind, (error["msg"], "another value"))
+        what, wanted = _TYPES.get(kind, (error["msg"].removeprefix("Value error, "), "another value"))
         tree.report(path, what, wanted=wanted, hint=_type_hint(tree, path, kind))
 
 

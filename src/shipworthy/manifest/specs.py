@@ -2,7 +2,8 @@
 
 An adapter subclasses ``Config`` with its own settings keys: those that stand beside ``kind``, ``boundary``, ``timeouts``
 and ``concurrent_max`` under ``providers.NAME``. ``manifest/load`` validates them, with ``Secret`` fields already resolved,
-and the linked ``Provider.settings`` is an instance of that class. ``bootstrap`` calls ``build``.
+and the linked ``Provider.settings`` is an instance of that class. ``bootstrap`` calls ``build``. A field ``base_url`` tells
+the price table whose API it is.
 """
 
 from __future__ import annotations

@@ -54,11 +54,16 @@ class Mark:
 
 @dataclass(slots=True)
 class Tree:
-    """The values of a manifest and where each was written. ``problems`` are what the text itself got wrong."""
+    """The values of a manifest and where each was written, and the problems found so far.
+
+    ``broken`` are the places that are known to be wrong once the shape was checked: what is reported of a section around one
+    of them would only be its consequence.
+    """
 
     value: dict[str, Value] = field(default_factory=dict)
     marks: dict[KeyPath, Mark] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    broken: list[KeyPath] = field(default_factory=list)
 
     def mark(self, path: KeyPath) -> Mark:
         """Where ``path`` was written, or the nearest thing around it."""
@@ -86,6 +91,8 @@ class Tree:
     ) -> None:  # fmt: skip
         """Adds a problem at ``path``; ``said`` is the value there unless given."""
         mark = self.mark(path)
+        if path and any(broken[: len(mark.path)] == mark.path for broken in self.broken):
+            return
         shown = quoted(self.at(path)) if said is None else said
         self.problems.append(Problem(mark.file, mark.line, dotted(mark.path), what, shown, wanted, hint, severity))
 
