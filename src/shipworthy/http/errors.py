@@ -83,6 +83,7 @@ STATUSES: dict[str, int] = {
     "admin.other_tenant": 403,
     "admin.not_found": 404,
     "admin.invalid": 400,
+    "admin.unreadable": 409,
     "admin.store_unavailable": 503,
     "admin.cross_site": 403,
 }

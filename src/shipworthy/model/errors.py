@@ -217,6 +217,9 @@ CODES: dict[str, Code] = {
         "There is no {what} {id} that the caller may see.", "Check the id; what belongs to other tenants is not shown."
     ),
     "admin.invalid": Code("{name} is invalid: {reason}.", "Correct it; /admin/v1/openapi.json lists what may be said."),
+    "admin.unreadable": Code(
+        "The bodies of {id} cannot be opened: {reason}.", "Check that keys.file is the one that sealed them."
+    ),
     "admin.store_unavailable": Code(
         "The record cannot be read at the moment.", "Retry; the operator checks the store with `shipworthy doctor`."
     ),

@@ -15,6 +15,7 @@ EVERY_TENANT = "*"
 
 PAGE_ROWS_MAX = 200
 PLACE_BYTES = 24
+ARRIVED_UNIX_US_MAX = (1 << 63) // 1_000  # the record counts nanoseconds in 64 bits
 
 
 class Authority(Struct, frozen=True):
@@ -66,7 +67,10 @@ class Place(Struct, frozen=True, order=True):
         packed = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
         if len(packed) != PLACE_BYTES:
             raise ValueError(f"{len(packed)} bytes instead of {PLACE_BYTES}")
-        return cls(int.from_bytes(packed[:8], signed=True), UUID(bytes=packed[8:]))
+        place = cls(int.from_bytes(packed[:8], signed=True), UUID(bytes=packed[8:]))
+        if not 0 <= place.arrived_unix_us <= ARRIVED_UNIX_US_MAX:
+            raise ValueError("a time outside of the record")
+        return place
 
 
 class Page(Struct, frozen=True):
