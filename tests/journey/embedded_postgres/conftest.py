@@ -13,16 +13,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import psycopg
 import pytest
 
 from shipworthy.adapters.embedded.postgres import Cluster, EmbeddedPostgres, attach
-from shipworthy.adapters.embedded.postgres_processes import look
+from shipworthy.adapters.embedded.postgres_home import find_home
+from shipworthy.adapters.embedded.postgres_processes import look, members, postmaster
 
 HOLDER = """
 import json, sys
 from pathlib import Path
+from urllib.parse import unquote
 from shipworthy.adapters.embedded.postgres import EmbeddedPostgres
 from shipworthy.adapters.embedded.postgres_errors import EmbeddedError
 path, base, then = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -47,6 +50,7 @@ class Stage:
     base: Path
     paths: set[Path] = field(default_factory=set)
     launchers: list[EmbeddedPostgres] = field(default_factory=list)
+    held: set[Path] = field(default_factory=set)
     holders: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def embedded(self, path: Path, **options: object) -> EmbeddedPostgres:
@@ -65,6 +69,7 @@ class Stage:
             env={"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
         )
         self.holders.append(process)
+        self.held.add(path)
         self.paths.add(path)
         return process
 
@@ -74,6 +79,13 @@ class Stage:
         for process in self.holders:
             process.kill()
             process.communicate()
+        for path in self.held:
+            home = find_home(path, self.base)
+            if home is not None and postmaster(home) is not None:  # it outlived its holder: adopt it, then stop it
+                launcher = EmbeddedPostgres(path, base=self.base)
+                launcher.start()
+                launcher.stop()
+            assert home is None or members(home) == []
 
     def remove(self) -> None:
         """A database takes 40 MB: pytest keeps temporary directories for a while, and there are many."""
@@ -101,6 +113,10 @@ def fill(cluster: Cluster, count: int) -> None:
     )
 
 
+def socket_dir(cluster: Cluster) -> Path:
+    return Path(unquote(cluster.url.split("host=")[1].split("&")[0]))
+
+
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
@@ -122,10 +138,17 @@ def answer(process: subprocess.Popen[str]) -> dict[str, object]:
     raise AssertionError("the holder died without a word")
 
 
+def quick_place() -> str:
+    """Memory where there's enough of it: forty databases of 40 MB are made and removed, and a killed process loses nothing
+    in either place."""
+    memory = "/dev/shm"
+    return memory if os.path.isdir(memory) and shutil.disk_usage(memory).free > 4 << 30 else "/var/tmp"
+
+
 @pytest.fixture(scope="session")
 def runtime() -> Iterator[Path]:
     """Where root's private copy of PostgreSQL goes: a place that any account may pass through."""
-    folder = Path(tempfile.mkdtemp(prefix="sw-pg-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="sw-pg-", dir=quick_place()))
     folder.chmod(0o755)
     (folder / "runtime").mkdir()
     yield folder / "runtime"

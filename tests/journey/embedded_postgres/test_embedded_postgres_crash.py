@@ -18,7 +18,7 @@ from shipworthy.adapters.embedded.postgres import attach
 from shipworthy.adapters.embedded.postgres_errors import InUse
 from shipworthy.adapters.embedded.postgres_processes import look
 
-from .conftest import answer, ask, fill, kill, wait_gone
+from .conftest import answer, ask, fill, kill, socket_dir, wait_gone
 
 
 def test_kill_9_keeps_every_committed_row_and_no_other(stage, store):
@@ -69,7 +69,7 @@ def test_a_reused_pid_isnt_taken_for_the_server(grown):
     owner = cluster.data_path.stat().st_uid
     stranger = subprocess.Popen(["/bin/sleep", "60"], user=owner if os.geteuid() == 0 else None, cwd=cluster.data_path)
     try:
-        for stale in (cluster.data_path / "postmaster.pid", cluster.data_path.parent / "run" / ".s.PGSQL.5432.lock"):
+        for stale in (cluster.data_path / "postmaster.pid", socket_dir(cluster) / ".s.PGSQL.5432.lock"):
             lines = stale.read_text().splitlines()
             stale.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
         assert grown.attach() is None

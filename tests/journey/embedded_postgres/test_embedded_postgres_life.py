@@ -7,7 +7,6 @@ import stat
 import subprocess
 import time
 from pathlib import Path
-from urllib.parse import unquote
 
 import psycopg
 import pytest
@@ -16,7 +15,7 @@ from shipworthy.adapters.embedded.postgres import attach
 from shipworthy.adapters.embedded.postgres_errors import WrongCredentials
 from shipworthy.adapters.embedded.postgres_server import LOG_BYTES_MAX
 
-from .conftest import ask, fill
+from .conftest import ask, fill, socket_dir
 
 
 def modes(*places: Path) -> list[int]:
@@ -91,7 +90,7 @@ def test_nothing_of_the_users_is_opened_and_secrets_stay_secret(stage, tmp_path)
     home = cluster.data_path.parent
     assert stat.S_IMODE((home / "passwords.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(cluster.data_path.stat().st_mode) == 0o700
-    assert stat.S_IMODE((home / "run").stat().st_mode) == 0o700
+    assert stat.S_IMODE(socket_dir(cluster).stat().st_mode) == 0o700
     assert (home / "passwords.json").stat().st_uid == os.geteuid()
     if os.geteuid() == 0:
         assert cluster.data_path.stat().st_uid != 0
@@ -122,18 +121,22 @@ def test_the_server_is_in_a_session_of_its_own(grown):
     assert os.getsid(cluster.pid) == cluster.pid != os.getsid(0)
 
 
-def test_a_long_path_gets_a_socket_elsewhere(stage, base, tmp_path):
-    """A socket's path may have 107 bytes; a store's path may have more."""
-    deep = (base if os.geteuid() == 0 else tmp_path) / ("d" * 60) / ("e" * 60)
+@pytest.mark.parametrize(
+    ("folders", "inside"), [("d" * 60 + "/" + "e" * 60, False), ("a, b", False), ("ä' %=&?#\\", True)]
+)
+def test_a_path_thats_unfit_for_a_socket_still_works(stage, base, tmp_path, folders, inside):
+    """A socket's path may have 107 bytes and no comma; a store's path may have more, and any letters."""
+    deep = (base if os.geteuid() == 0 else tmp_path) / folders
     launcher = stage.embedded(deep / ".shipworthy", base=deep)
     cluster = launcher.start()
-    socket_dir = Path(unquote(cluster.url.split("host=")[1].split("&")[0]))
+    place = socket_dir(cluster)
     assert ask(cluster.url, "SELECT 1") == [(1,)]
-    assert not socket_dir.is_relative_to(deep)
-    assert stat.S_IMODE(socket_dir.stat().st_mode) == 0o700
+    assert place.is_relative_to(deep) == inside or os.geteuid() != 0, "as an ordinary account the path is longer still"
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert attach(deep / ".shipworthy", base=deep) == cluster
     launcher.stop()
-    assert not socket_dir.exists()
+    assert not (place / ".s.PGSQL.5432").exists()
+    assert place.exists() == place.is_relative_to(deep), "what was made elsewhere is removed"
 
 
 def test_lost_passwords_are_replaced_and_wrong_ones_refused(grown):

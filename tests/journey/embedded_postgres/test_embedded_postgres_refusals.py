@@ -134,6 +134,13 @@ def test_a_read_only_place_is_refused(mount, stage):
         stage.embedded(place / ".shipworthy").start()
 
 
+@pytest.mark.parametrize("name", ["line\nbreak", "bytes \udcff"])
+def test_a_path_that_postmaster_pid_couldnt_hold_is_refused(stage, tmp_path, name):
+    """postmaster.pid is a file of lines of text."""
+    with pytest.raises(PathUnusable, match="unprintable"):
+        stage.embedded(tmp_path / name).start()
+
+
 @pytest.mark.parametrize("below", ["", "below"])
 def test_a_file_in_the_way_is_refused(stage, tmp_path, below):
     """The store path, or something above it, is a file."""

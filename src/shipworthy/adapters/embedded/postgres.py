@@ -50,6 +50,7 @@ from shipworthy.adapters.embedded.postgres_server import (
     ping,
     remove_remains,
     shut_down,
+    traces,
 )
 
 START_SECONDS_MAX = 600.0  # a long crash recovery is no reason to give up; it says every few seconds that it goes on
@@ -153,6 +154,7 @@ class EmbeddedPostgres:
         said = read_pid_file(self._home.data)
         running = postmaster(self._home)
         if running is not None:
+            said = said or traces(running)
             self._shut_down(self._home, running, timeout_s)
         self._clear(self._home, said)
         self._let_go()
@@ -179,6 +181,7 @@ class EmbeddedPostgres:
             adopted = self._adopt(home, runtime, running)
             if adopted is not None:
                 return adopted
+            said = said or traces(running)
             self._shut_down(home, running, STOP_SECONDS)
         self._clear(home, said)
         look_after(home, runtime, self._progress)
@@ -243,7 +246,8 @@ class EmbeddedPostgres:
             return found[0]
         words = last_lines(home.log, begun)
         if child.poll() is not None:
-            raise failed(home.log, f"PostgreSQL ended while it started (exit code {child.returncode})", words)
+            ended = f"PostgreSQL ended while it started (exit code {child.returncode})"
+            raise failed(home.log, ended, words, f"The whole log is in {home.log}.")
         waited = f"PostgreSQL wasn't ready after {START_SECONDS_MAX:.0f} s. Its last lines:\n{words}"
         raise NotStarted(waited, f"The whole log is in {home.log}.")
 
@@ -277,14 +281,22 @@ class EmbeddedPostgres:
 
     def _give_up(self, home: Home) -> None:
         """After a failed start: what we launched doesn't stay behind; what was running before does."""
-        if self._child is not None and self._child.poll() is None:
-            process = look(self._child.pid)
-            if process is not None:
-                shut_down(process, home, fast_s=HARD_SECONDS, hard_s=HARD_SECONDS, clock=self._clock)
-            self._child.poll()
-        if self._socket_dir is not None and self._child is not None and self._child.returncode is not None:
+        try:
+            if self._child is not None:
+                with suppress(EmbeddedError):  # the reason of the failed start is what people need to read
+                    self._take_back(home, self._child)
+        finally:
+            self._let_go()
+
+    def _take_back(self, home: Home, child: subprocess.Popen[bytes]) -> None:
+        process = look(child.pid) if child.poll() is None else None
+        if process is not None:
+            shut_down(process, home, fast_s=HARD_SECONDS, hard_s=HARD_SECONDS, clock=self._clock)
+            child.poll()
+        lock = take_within(home.root / "server.lock", HARD_SECONDS, self._clock)
+        if lock is not None:
             remove_remains(home, self._socket_dir)
-        self._let_go()
+            lock.release()
 
     def _let_go(self) -> None:
         self._cluster = None

@@ -28,6 +28,7 @@ from shipworthy.adapters.embedded.postgres_errors import (
 PREFERRED = ("shipworthy", "nobody")
 TOOL_SECONDS_MAX = 300.0
 OUTPUT_CHARACTERS_MAX = 4000
+TOOL_HINT = "Put right what they name, then start again: nothing half-made was left behind."
 # Nothing of the caller's environment reaches PostgreSQL: PGDATA, PGOPTIONS or LD_LIBRARY_PATH would change what runs.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
@@ -134,11 +135,11 @@ def run_as(account: Account, argv: list[str], *, what: str, place: Path, said: s
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise failed(place, f"{what}: it took more than {TOOL_SECONDS_MAX:.0f} s", "") from error
+        raise failed(place, f"{what}: it took more than {TOOL_SECONDS_MAX:.0f} s", "", TOOL_HINT) from error
     except OSError as error:
         raise cannot_run(error, Path(argv[0]), account) from error
     if done.returncode != 0:
-        raise failed(place, f"{what} (exit code {done.returncode})", done.stdout[-OUTPUT_CHARACTERS_MAX:])
+        raise failed(place, f"{what} (exit code {done.returncode})", done.stdout[-OUTPUT_CHARACTERS_MAX:], TOOL_HINT)
 
 
 def cannot_run(error: OSError, program: Path, account: Account) -> EmbeddedError:

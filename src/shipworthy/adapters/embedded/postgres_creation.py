@@ -36,6 +36,8 @@ SETTINGS = {
     "max_connections": "100",
     "shared_buffers": "128MB",  # touched only as it fills: an idle server stays small
     "max_wal_size": "512MB",
+    # Not /dev/shm: containers give it 64 MB, and systemd empties it when an ordinary account logs out.
+    "dynamic_shared_memory_type": "mmap",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }

@@ -147,12 +147,12 @@ def disk_full(place: Path, why: str) -> DiskFull:
     )
 
 
-def failed(place: Path, what: str, output: str) -> EmbeddedError:
+def failed(place: Path, what: str, output: str, hint: str) -> EmbeddedError:
     """A PostgreSQL program failed: a full disk if that is the reason, else its last words."""
     if any(words in output for words in FULL_WORDS) or _is_full(place):
         return disk_full(place, FULL_WORDS[0])
     said = output.strip() or "it said nothing"
-    return NotStarted(f"{what}. PostgreSQL's last lines:\n{said}", f"The whole log is in {place}.")
+    return NotStarted(f"{what}. PostgreSQL's last lines:\n{said}", hint)
 
 
 def _is_full(place: Path) -> bool:

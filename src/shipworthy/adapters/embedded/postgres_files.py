@@ -22,7 +22,7 @@ def read_small(place: Path) -> str:
     """A small text file's content; OSError when it's missing, a link or unreadable."""
     descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
-        return file.read(SMALL_FILE_BYTES_MAX).decode("utf-8", errors="replace")
+        return file.read(SMALL_FILE_BYTES_MAX).decode("utf-8", errors="surrogateescape")
 
 
 def read_word(place: Path, key: str, form: re.Pattern[str]) -> str | None:
@@ -31,7 +31,7 @@ def read_word(place: Path, key: str, form: re.Pattern[str]) -> str | None:
         content = json.loads(read_small(place))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataDamaged(f"{place} isn't the JSON that Shipworthy wrote there.", f"Restore {place}.") from error
     word = content.get(key) if isinstance(content, dict) else None
     if not isinstance(word, str) or not form.fullmatch(word):

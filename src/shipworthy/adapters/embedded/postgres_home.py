@@ -75,7 +75,7 @@ class Home:
         return "shipworthy-" + hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
 
     def make_socket_dir(self) -> Path:
-        """A private directory for the socket; outside the home when its path would be too long for a socket."""
+        """A private directory for the socket; outside the home when its path wouldn't do for a socket."""
         run = self.run
         if socket_fits(run):
             run.mkdir(mode=0o700, exist_ok=True)
@@ -89,8 +89,8 @@ class Home:
 
 
 def socket_fits(folder: Path) -> bool:
-    """Whether a socket in the folder has a path that the kernel takes."""
-    return len(os.fsencode(folder / SOCKET_NAME)) <= SOCKET_PATH_BYTES_MAX
+    """Whether a socket in the folder has a path that the kernel takes, and libpq too: it reads a comma as a list."""
+    return len(os.fsencode(folder / SOCKET_NAME)) <= SOCKET_PATH_BYTES_MAX and "," not in str(folder)
 
 
 def find_home(path: Path, base: Path) -> Home | None:
@@ -109,6 +109,8 @@ def find_home(path: Path, base: Path) -> Home | None:
 def open_home(path: Path, base: Path, account: str | None, progress: Callable[[str], None]) -> Home:
     """The home of the store at ``path``, made when it's new; refuses another's, a copy, and one that lost its data."""
     path = resolved(path)
+    if not str(path).isprintable():  # postmaster.pid is a file of lines
+        raise PathUnusable(f"The store path {str(path)!r} holds unprintable characters.", "Choose another store.path.")
     with told(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 from dataclasses import asdict, dataclass, field
@@ -50,7 +51,7 @@ def read_passwords(place: Path) -> Passwords | None:
                 return None
         passwords = Passwords(**content)
         usable = all(isinstance(word, str) and SHAPE.fullmatch(word) for word in asdict(passwords).values())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         usable = False
     if not usable:
         raise WrongCredentials(f"{place} doesn't hold the passwords of the database.", FORGET_HINT)
@@ -59,4 +60,4 @@ def read_passwords(place: Path) -> Passwords | None:
 
 def url(role: str, password: str, socket_dir: Path) -> str:
     """The libpq URL of a role, over the private socket."""
-    return f"postgresql://{role}:{password}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}"
+    return f"postgresql://{role}:{password}@/{DATABASE}?host={quote(os.fsencode(socket_dir), safe='')}&port={PORT}"

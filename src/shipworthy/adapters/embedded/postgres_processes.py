@@ -61,7 +61,7 @@ def look(pid: int) -> Process | None:
     place = Path(f"/proc/{pid}")
     try:
         status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines() if ":" in line)
-        argv = tuple(part for part in (place / "cmdline").read_bytes().decode(errors="replace").split("\0") if part)
+        argv = tuple(part for part in os.fsdecode((place / "cmdline").read_bytes()).split("\0") if part)
     except OSError:
         return None
     if status["State"].strip()[0] in "ZX":

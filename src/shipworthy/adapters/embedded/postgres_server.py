@@ -17,7 +17,7 @@ from shipworthy.adapters.embedded.postgres_files import write_private
 from shipworthy.adapters.embedded.postgres_home import SOCKET_NAME, TEMPORARY_PREFIX, Home
 from shipworthy.adapters.embedded.postgres_locks import Lock
 from shipworthy.adapters.embedded.postgres_passwords import DATABASE, LOGIN, PORT
-from shipworthy.adapters.embedded.postgres_processes import Process, end, look, members, wait_until
+from shipworthy.adapters.embedded.postgres_processes import PidFile, Process, end, look, members, wait_until
 
 HBA = "# Written by Shipworthy at every start.\nlocal all all scram-sha-256\n"
 LOG_BYTES_MAX = 4 << 20
@@ -66,6 +66,13 @@ def is_ours(process: Process, home: Home) -> bool:
     return f"cluster_name={home.name}" in process.argv
 
 
+def traces(process: Process) -> PidFile:
+    """What a server's command line tells about it when its pid file is gone."""
+    last = process.argv[-1]
+    folder = Path(last.removeprefix(SOCKET_OPTION)) if last.startswith(SOCKET_OPTION) else None
+    return PidFile(process.pid, folder, "")
+
+
 def launch(home: Home, runtime: Runtime, socket_dir: Path, lock: Lock) -> subprocess.Popen[bytes]:
     """Start the server in a session of its own: Ctrl-C in a terminal reaches us only, and we drain before stopping."""
     with told(home.root):
@@ -95,18 +102,19 @@ def launch(home: Home, runtime: Runtime, socket_dir: Path, lock: Lock) -> subpro
 
 def ping(runtime: Runtime, socket_dir: Path, password: str) -> str:
     """Ask the server one SQL question as the login role; empty when it answered right, else what went wrong."""
-    where = f"host={socket_dir} port={PORT} user={LOGIN} dbname={DATABASE} connect_timeout={PING_SECONDS_MAX}"
+    where = {"PGHOST": str(socket_dir), "PGPORT": str(PORT), "PGUSER": LOGIN, "PGDATABASE": DATABASE}
+    how = {"PGPASSWORD": password, "PGCONNECT_TIMEOUT": str(PING_SECONDS_MAX)}
     with told(runtime.client("psql")):
         try:
             done = subprocess.run(
-                [str(runtime.client("psql")), "-XqAtw", "-d", where, "-c", "SELECT 'afloat'"],
+                [str(runtime.client("psql")), "-XqAtw", "-c", "SELECT 'afloat'"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
                 timeout=2 * PING_SECONDS_MAX,
-                env={**ENVIRONMENT, "PGPASSWORD": password},
+                env=ENVIRONMENT | where | how,
                 check=False,
             )
         except subprocess.TimeoutExpired:
