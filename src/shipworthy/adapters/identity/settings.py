@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from shipworthy.manifest.deployment import Identity
 from shipworthy.model.errors import StartRefused
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
@@ -75,6 +76,31 @@ class KeyTimes:
     seek_interval_s: float = 10.0  # at least this between two fetches that unknown kids may cause
     fetch_timeout_s: float = 5.0
     stale_s: float = 3600.0  # how long cached keys serve while the issuer cannot be reached
+
+
+def identity_settings(identity: Identity, operator_groups: frozenset[str]) -> IdentitySettings:
+    """What a linked manifest says of issuers, in this folder's words."""
+    issuers = tuple(
+        IssuerSettings(
+            issuer=one.issuer,
+            audiences=one.audience,
+            algorithms=one.algorithms,
+            jwks_uri=one.jwks_uri,
+            claims=ClaimNames(
+                tenant=one.claims.tenant,
+                subject=one.claims.subject,
+                groups=one.claims.groups,
+                clearance=one.claims.clearance,
+                actor=one.claims.actor,
+            ),
+            leeway_s=one.leeway_s,
+            tenants=one.tenants,
+        )
+        for one in identity.issuers
+    )
+    return IdentitySettings(
+        issuers=issuers, operator_groups=operator_groups, tenant_claim_optional=identity.operators_without_tenant
+    )
 
 
 def wrong(said: str, wanted: str) -> StartRefused:
