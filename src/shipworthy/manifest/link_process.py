@@ -81,7 +81,7 @@ def _distinct(linking: Linking, binds: dict[str, Bind | None]) -> None:
 def _store(linking: Linking, folder: Path) -> Store:
     shape = linking.manifest.store
     if shape.url is not None and shape.path is not None:
-        linking.tree.report(("store",), "both an embedded and a managed store", wanted="path, or url")
+        linking.tree.report(("store",), "both an embedded and a managed store", said="", wanted="path, or url")
     if shape.migrate_url is not None and "url" not in linking.shaped.names(("store",)):
         linking.tree.report(
             ("store", "migrate_url"), "migrate_url without url", said="", wanted="url as well", hint="add url"

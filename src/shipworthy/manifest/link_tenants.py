@@ -16,7 +16,7 @@ UseCases = Mapping[str, UseCase]
 def link_tenants(linking: Linking, use_cases: UseCases) -> dict[str, Tenant]:
     """Every tenant. A deployment without one serves nobody."""
     manifest = linking.manifest
-    if not manifest.tenants and not linking.shaped.names(("tenants",)):
+    if not manifest.tenants and not {"tenants", "tenants_from"} & linking.shaped.names(()):
         linking.tree.report((), "no tenant exists", said="", wanted="tenants: {NAME: …}, or tenants_from: FOLDER")
     return {name: _tenant(linking, name, shape, use_cases) for name, shape in manifest.tenants.items()}
 
@@ -57,7 +57,7 @@ def _role(
     if not said.groups and not said.keys:
         what = "the role has neither groups nor keys, so it matches nobody"
         linking.tree.warn(path, what, wanted="groups: [...], or keys: true")
-    if said.keys and not linking.manifest.identity.service_keys:
+    if said.keys and not linking.manifest.identity.service_keys and "identity" in linking.shaped.names(()):
         what = "service keys may carry this role, but none are accepted"
         linking.tree.warn((*path, "keys"), what, hint="set identity.service_keys: true")
     each = linking.budget((*path, "each_end_user"), said.each_end_user, zone)

@@ -85,7 +85,9 @@ def _abilities(linking: Linking, path: KeyPath, routed: list[Model]) -> frozense
         if model.abilities != first.abilities:
             ours, theirs = (", ".join(sorted(each.abilities)) for each in (first, model))
             what = f"the models of a route must have the same abilities: {first.name} can {ours}, {model.name} can {theirs}"
-            linking.tree.report(path, what, wanted="models with the same abilities", hint="make a use case for each")
+            linking.tree.report(
+                path, what, said="", wanted="models with the same abilities", hint="make a use case for each"
+            )
             return frozenset()
     return first.abilities
 
@@ -123,7 +125,7 @@ def _tokens(
     context = min(model.context_tokens_max for model in routed)
     chats = Ability.CHAT in abilities
     widest = min(model.output_tokens_max for model in routed) if chats else 0
-    output = shape.output_max or min(OUTPUT_TOKENS_DEFAULT, widest)
+    output = shape.output_max or min(OUTPUT_TOKENS_DEFAULT, widest, max(1, context // 4))
     given = shape.input_max or min(INPUT_TOKENS_DEFAULT, max(1, context - output))
     for model in routed:
         if chats and output > model.output_tokens_max:
@@ -160,7 +162,7 @@ def _servable(linking: Linking, use_case: UseCase, demands: Mapping[int, Demand]
     if len(barred) == len(use_case.models):
         what = f"no model may see {label} data, the class of this use case ({words})"
         hint = "route to a provider that promises it, state its boundary, or lower the use case's data_class"
-        linking.tree.report(path, what, wanted="a model whose provider's boundary admits the class", hint=hint)
+        linking.tree.report(path, what, said="", wanted="a model whose provider's boundary admits the class", hint=hint)
     else:
         what = f"some models may not see {label} data, the class of this use case, and are never taken ({words})"
         linking.tree.warn(path, what)

@@ -58,21 +58,26 @@ class Resolver:
 
     def text(self, key: str, name: str) -> str:
         """The value that ``{key: name}`` stands for, without a trailing line break. Raises a validation error."""
+        said = f"{{{key}: {name}}}"
         if key == "env":
             value = self.environ.get(name)
             if value is None and self.require:
                 raise wrong(
                     "unset", f"the environment variable {name} is not set", wanted="a variable that is set",
-                    hint=f"export {name}=… before the start, or refer to a file: {{file: PATH}}",
+                    hint=f"export {name}=… before the start, or refer to a file: {{file: PATH}}", said=said,
                 )  # fmt: skip
             if value == "" and self.require:
                 raise wrong(
-                    "unset", f"the environment variable {name} is empty", wanted="a value", hint=f"export {name}=…"
+                    "unset",
+                    f"the environment variable {name} is empty",
+                    wanted="a value",
+                    hint=f"export {name}=…",
+                    said=said,
                 )
             return value or ""
-        return self._content(name)
+        return self._content(name, said)
 
-    def _content(self, name: str) -> str:
+    def _content(self, name: str, said: str) -> str:
         path = self.path(name)
         try:
             with path.open("rb") as stream:
@@ -82,17 +87,21 @@ class Resolver:
                 return ""
             why = reason.strerror or type(reason).__name__
             raise wrong(
-                "unreadable", f"{path} cannot be read: {why}", wanted="a readable file", hint="check path and mode"
+                "unreadable",
+                f"{path} cannot be read: {why}",
+                wanted="a readable file",
+                hint="check path and mode",
+                said=said,
             ) from reason
         self.files.append(path)
         if len(content) > SECRET_BYTES_MAX:
-            raise wrong("too_large", f"{path} is too large", wanted=f"at most {SECRET_BYTES_MAX} bytes")
+            raise wrong("too_large", f"{path} is too large", wanted=f"at most {SECRET_BYTES_MAX} bytes", said=said)
         try:
             value = content.decode().rstrip("\r\n")
         except UnicodeDecodeError as reason:
-            raise wrong("not_text", f"{path} is not UTF-8 text", wanted="UTF-8 text") from reason
+            raise wrong("not_text", f"{path} is not UTF-8 text", wanted="UTF-8 text", said=said) from reason
         if not value and self.require:
-            raise wrong("unset", f"{path} is empty", wanted="a value")
+            raise wrong("unset", f"{path} is empty", wanted="a value", said=said)
         return value
 
 

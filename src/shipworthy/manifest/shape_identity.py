@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from shipworthy.manifest.reference import wrong
 from shipworthy.manifest.shape_values import (
     ENTRIES_MAX,
     AliasName,
@@ -42,7 +43,11 @@ class IssuerShape(Shape):
 
     issuer: Word
     jwks_uri: Word | None = None
-    audience: Annotated[list[Word], Field(min_length=1, max_length=16), BeforeValidator(_listed)]
+    audience: Annotated[
+        list[Word],
+        Field(min_length=1, max_length=16),
+        BeforeValidator(_listed, json_schema_input_type=Word | list[Word]),
+    ]
     algorithms: Annotated[list[AlgorithmName], Field(min_length=1)] = ["RS256"]
     claims: ClaimsShape = ClaimsShape()
     leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 30
@@ -64,6 +69,8 @@ class ModelsInstead(Shape):
 
 
 def _exhausted(value: object) -> object:
+    if isinstance(value, str) and value != "refuse":
+        raise wrong("exhausted", "not a way to go on", wanted="refuse, or {models: [NAME]}")
     return None if value == "refuse" else value
 
 
@@ -74,7 +81,10 @@ class BudgetShape(Shape):
     per: PeriodName
     zone: Word | None = None
     alert_at: Unbuilt[Annotated[list[Number], Field(max_length=16)]] | None = None
-    on_exhausted: Annotated[Unbuilt[ModelsInstead] | None, BeforeValidator(_exhausted)] = None
+    on_exhausted: Annotated[
+        Unbuilt[ModelsInstead] | None,
+        BeforeValidator(_exhausted, json_schema_input_type=Literal["refuse"] | ModelsInstead),
+    ] = None
 
 
 class LimitsShape(Shape):

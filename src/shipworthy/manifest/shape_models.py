@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from shipworthy.manifest.reference import wrong
 from shipworthy.manifest.shape_requirements import NetworkName
@@ -22,7 +23,16 @@ from shipworthy.manifest.shape_values import (
 )
 
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
-IsoDate = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")]
+
+
+def _dated(said: str) -> str:
+    try:
+        return date.fromisoformat(said).isoformat()
+    except ValueError:
+        raise wrong("date", "not a day of the calendar", wanted="a date such as 2027-06-30") from None
+
+
+IsoDate = Annotated[str, AfterValidator(_dated), WithJsonSchema({"type": "string", "format": "date"})]
 
 
 class AgreementShape(Shape):

@@ -71,8 +71,12 @@ class Audit(Shape):
 class Requirements(Shape):
     """What the deployment must hold to."""
 
-    regimes: Unbuilt[Annotated[Regimes, BeforeValidator(_lined)]] | None = None
-    data_classes: Annotated[DataClasses, BeforeValidator(_lined)] = DataClasses()
+    regimes: (
+        Unbuilt[Annotated[Regimes, BeforeValidator(_lined, json_schema_input_type=list[Word] | Regimes)]] | None
+    ) = None
+    data_classes: Annotated[
+        DataClasses, BeforeValidator(_lined, json_schema_input_type=list[ClassName] | DataClasses)
+    ] = DataClasses()
     boundary: dict[ClassName, DemandShape] = {}
     audit: Audit = Audit()
     because: Because | None = None

@@ -53,7 +53,7 @@ class GuardShape(Shape):
     hosts: list[Word] = []
 
 
-Guard = Annotated[GuardShape, BeforeValidator(_acted)]
+Guard = Annotated[GuardShape, BeforeValidator(_acted, json_schema_input_type=Action | GuardShape)]
 
 
 class GuardsShape(Shape):
@@ -108,6 +108,9 @@ class RoutedModel(Shape):
     weight: Annotated[Number, Field(gt=0, le=1_000_000)] | None = None
 
 
+Routed = Annotated[RoutedModel, BeforeValidator(_weighed, json_schema_input_type=Name | RoutedModel)]
+
+
 class RuleShape(Shape):
     """When ``when`` (CEL) holds, only ``models`` may serve. Tried in order; the first that holds decides."""
 
@@ -120,7 +123,7 @@ class RouteShape(Shape):
     """Which models may serve, and in which order."""
 
     strategy: Literal["first", "weighted", "cheapest", "fastest", "least-busy"] = "first"
-    models: Annotated[list[Annotated[RoutedModel, BeforeValidator(_weighed)]], Field(min_length=1, max_length=64)]
+    models: Annotated[list[Routed], Field(min_length=1, max_length=64)]
     rules: Annotated[list[RuleShape], Field(max_length=64)] = []
 
 

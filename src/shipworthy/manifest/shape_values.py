@@ -30,13 +30,15 @@ CLASS_PATTERN = r"^[A-Za-z][A-Za-z0-9_]{0,31}$"  # a class is also a name in con
 
 
 class Shape(BaseModel):
-    """A mapping of the manifest: unknown keys are problems, types are taken as written, ``key:`` with nothing is empty."""
+    """A mapping of the manifest: unknown keys are problems, types are as written, ``key:`` with nothing is left out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_is_empty(cls, value: object) -> object:
+    def _nothing_is_left_out(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return {key: below for key, below in value.items() if below is not None}
         return {} if value is None else value
 
 
@@ -60,9 +62,9 @@ def exact(value: object, *, places: int, maximum: int, unit: str) -> int:
         )
     amount = Decimal(value)
     if amount < 0:
-        raise wrong("money", f"less than nothing {unit}", wanted=f"0 to {maximum} {unit}")
+        raise wrong("money", "negative", wanted=f"0 to {maximum} {unit}")
     if amount > maximum:
-        raise wrong("money", f"more {unit} than can be counted", wanted=f"0 to {maximum} {unit}")
+        raise wrong("money", "more than can be counted", wanted=f"0 to {maximum} {unit}")
     scaled = amount.scaleb(places)
     if scaled != int(scaled):
         raise wrong(
@@ -112,7 +114,9 @@ def _unbuilt(value: object) -> object:
 
 NOT_AVAILABLE = "not available in this version"
 
-Unbuilt = Annotated[T, AfterValidator(_unbuilt)]
+Unbuilt = Annotated[
+    T, AfterValidator(_unbuilt), Field(json_schema_extra={"deprecated": True, "$comment": NOT_AVAILABLE})
+]
 """A key of the contract whose capability isn't built yet: it parses, and is refused."""
 
 assert USD_MAX * NANO_PER_USD < 2**63, "every amount fits the store's bigint"

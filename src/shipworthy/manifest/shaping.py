@@ -63,7 +63,7 @@ def shape(tree: Tree, specs: Mapping[str, Spec[object]], resolver: Resolver) -> 
     if shaped.manifest is not None:
         for name, provider in list(shaped.manifest.providers.items()):
             _settings(shaped, name, provider, tree, specs, resolver)
-    tree.broken = broken
+    tree.broken += broken
     return shaped
 
 

@@ -91,7 +91,7 @@ def _type_hint(tree: Tree, path: KeyPath, kind: str) -> str:
     value = tree.at(path)
     if kind == "string_type" and not isinstance(value, dict | list | None):
         return f'quote it: "{str(value).lower() if isinstance(value, bool) else value}"'
-    if kind in ("int_type", "bool_type", "float_type") and isinstance(value, str):
+    if kind in ("int_type", "float_type") and isinstance(value, str) and any(char.isdigit() for char in value):
         return "write it without quotes, and digits without _ or ,"
     return ""
 
@@ -109,6 +109,8 @@ def _not_one_of(tree: Tree, path: KeyPath, context: dict[str, Any]) -> None:
     names = [name.strip().strip("'") for name in expected.replace(" or ", ", ").split(",") if name.strip()]
     value = tree.at(path)
     hint = did_you_mean(value, names) if isinstance(value, str) else ""
+    if isinstance(value, str) and value in names:
+        hint = "write it without quotes"
     if "algorithms" in path:
         hint = "only asymmetric signatures: who can check a token must not be able to sign one"
     tree.report(path, "not a value that is known here", wanted=one_of(names), hint=hint)

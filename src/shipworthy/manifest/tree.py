@@ -127,6 +127,8 @@ class Tree:
         parent[key] = other.value
         self.marks |= {path + below: Mark(m.file, m.line, path + m.path) for below, m in other.marks.items()}
         self.problems += other.problems
+        if other.problems and not other.value:
+            self.broken.append(path)
 
 
 class _Unreadable(Exception):

@@ -102,8 +102,9 @@ def _try_out(condition: _Compiled, expression: str, classes: int) -> None:
         try:
             condition(facts)
         except ConditionUndecided as undecided:
+            untrue = "not true or false" in str(undecided)
             raise ConditionError(
                 f"the condition cannot be decided: {undecided}", said=f"'{expression[:80]}'",
                 wanted="an expression that is true or false for every request",
-                hint="test a value before it is used: request.images > 0 && …",
+                hint="compare it with something" if untrue else "test a value before it is used: request.images > 0 && …",
             ) from undecided  # fmt: skip
