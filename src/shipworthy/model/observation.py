@@ -78,6 +78,14 @@ class StoreDegraded(Struct, frozen=True, tag=True):
     waiting: int
 
 
+class TelemetryDegraded(Struct, frozen=True, tag=True):
+    """A sink of observations did not take them; how many of its items were dropped since it was last said."""
+
+    sink: str
+    reason: str
+    dropped: int
+
+
 class Lifecycle(Struct, frozen=True, tag=True):
     """A process came up, drains, ended or was respawned."""
 
@@ -118,6 +126,7 @@ Observation = (
     | Reloaded
     | IssuerDegraded
     | StoreDegraded
+    | TelemetryDegraded
     | Lifecycle
     | Swept
     | AdminActed

@@ -1,0 +1,1 @@
+"""Where observations go: log lines, metrics, traces. Importing this loads neither prometheus-client nor opentelemetry."""

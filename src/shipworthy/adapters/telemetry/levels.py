@@ -1,0 +1,58 @@
+"""How much each observation matters: one table, and the two whose content decides."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from shipworthy.model.observation import (
+    AdminActed,
+    AttemptFailed,
+    CircuitChanged,
+    Ended,
+    Failed,
+    IssuerDegraded,
+    Lifecycle,
+    Observation,
+    Refused,
+    Reloaded,
+    StoreDegraded,
+    Swept,
+    TelemetryDegraded,
+)
+
+
+class Level(IntEnum):
+    """As Python's ``logging`` counts them."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+LEVELS: dict[type[Observation], Level] = {
+    Refused: Level.INFO,
+    Ended: Level.INFO,
+    AttemptFailed: Level.WARNING,
+    CircuitChanged: Level.WARNING,
+    Reloaded: Level.INFO,
+    IssuerDegraded: Level.WARNING,
+    StoreDegraded: Level.ERROR,
+    TelemetryDegraded: Level.WARNING,
+    Lifecycle: Level.INFO,
+    Swept: Level.WARNING,
+    AdminActed: Level.INFO,
+    Failed: Level.ERROR,
+}
+
+
+def level_of(observation: Observation) -> Level:
+    match observation:
+        case Reloaded(accepted=False):
+            return Level.ERROR
+        case Ended(outcome="failed" | "cut"):
+            return Level.WARNING
+        case Lifecycle(state="died" | "refused"):
+            return Level.WARNING
+        case _:
+            return LEVELS[type(observation)]

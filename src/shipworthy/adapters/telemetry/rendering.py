@@ -1,0 +1,67 @@
+"""How one line looks: JSON for machines, short aligned columns for a person at a terminal. ASCII, one line, no escapes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from shipworthy.adapters.telemetry.levels import Level
+
+Value = str | int | float | bool | None
+Render = Callable[[int, Level, str, str, Mapping[str, Value]], bytes]
+
+_dumps = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+_second: tuple[int, str] = (-1, "")
+
+
+def json_line(unix_ns: int, level: Level, process: str, event: str, fields: Mapping[str, Value]) -> bytes:
+    """One JSON object. Everything beyond printable ASCII is escaped, so no text can forge a line or move a cursor."""
+    line = {"ts": rfc3339(unix_ns), "level": level.name.lower(), "process": process, "event": event}
+    for name, value in fields.items():
+        line[name if name not in HEAD else f"{event}_{name}"] = finite(value)  # type: ignore[assignment]
+    return _dumps(line).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+
+
+HEAD = frozenset({"ts", "level", "process", "event"})
+"""Names that every line uses itself: a field of the same name is written with its event's name before it."""
+
+
+def pretty_line(unix_ns: int, level: Level, process: str, event: str, fields: Mapping[str, Value]) -> bytes:
+    """Time, level, process, event, then what is not empty; a traceback below, indented."""
+    said = " ".join(
+        f"{name}={_printable(_shown(value))}"
+        for name, value in fields.items()
+        if value not in ("", 0, None) and name != "traceback"
+    )
+    line = f"{rfc3339(unix_ns)[11:23]} {level.name.lower():<7} {process:<11} {event:<16} {said}\n"
+    for below in str(fields.get("traceback") or "").splitlines():
+        line += f"    {_printable(below)}\n"
+    return line.encode("ascii", "backslashreplace")
+
+
+def rfc3339(unix_ns: int) -> str:
+    """UTC with microseconds: ``2026-11-21T21:42:07.123456Z``."""
+    global _second
+    second, ns = divmod(unix_ns, 1_000_000_000)
+    known, text = _second
+    if second != known:
+        text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        _second = (second, text)
+    return f"{text}.{ns // 1_000:06d}Z"
+
+
+def finite(value: Value) -> Value:
+    """JSON has no NaN and no infinity; durations need no more than a nanosecond of a millisecond."""
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def _shown(value: Value) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
