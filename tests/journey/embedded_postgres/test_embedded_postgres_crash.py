@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import random
 import signal
 import subprocess
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -19,6 +22,8 @@ from shipworthy.adapters.embedded.postgres_errors import InUse
 from shipworthy.adapters.embedded.postgres_processes import look
 
 from .conftest import answer, ask, fill, kill, socket_dir, wait_gone
+
+KILLS = 5
 
 
 def test_kill_9_keeps_every_committed_row_and_no_other(stage, store):
@@ -43,6 +48,44 @@ def test_kill_9_keeps_every_committed_row_and_no_other(stage, store):
     wait_gone(recovered.pid)
     again = launcher.start()
     assert ask(again.url, "SELECT count(*) FROM kept") == [(20_001,)]
+
+
+def test_rows_survive_kills_at_any_moment(grown):
+    """While a writer commits as fast as it can, the server is killed again and again: no acknowledged row is ever lost."""
+    launcher = grown.embedded()
+    acknowledged: list[int] = []
+    pause = random.Random(7)
+    for _ in range(KILLS):
+        cluster = launcher.start()
+        killer = threading.Timer(pause.uniform(0.01, 0.15), kill, [cluster.pid])
+        killer.start()
+        with suppress(psycopg.OperationalError), psycopg.connect(cluster.url, autocommit=True) as connection:
+            while True:
+                connection.execute("INSERT INTO kept VALUES (%s, 'w')", (1_000_000 + len(acknowledged),))
+                acknowledged.append(1_000_000 + len(acknowledged))
+        killer.join()
+        wait_gone(cluster.pid)
+        ((following,),) = ask(launcher.start().url, "SELECT count(*) FROM kept WHERE text = 'w'")
+        assert len(acknowledged) <= following <= len(acknowledged) + 1, "the last may be there without an answer"
+        acknowledged = list(range(1_000_000, 1_000_000 + following))
+    assert len(acknowledged) > KILLS
+    url = launcher.start().migrate_url
+    assert ask(url, "SELECT n FROM kept WHERE text = 'w' ORDER BY n") == [(number,) for number in acknowledged]
+    ask(url, "DELETE FROM kept WHERE text = 'w'")
+
+
+def test_a_killed_backend_doesnt_end_the_server(grown):
+    """One process of the server is killed: PostgreSQL recovers by itself, under the same pid."""
+    launcher = grown.embedded()
+    cluster = launcher.start()
+    connection = psycopg.connect(cluster.url)
+    kill(connection.info.backend_pid)
+    wait_gone(connection.info.backend_pid)
+    connection.close()
+    assert launcher.alive()
+    again = launcher.start()
+    assert again.pid == cluster.pid
+    assert ask(again.url, "SELECT count(*) FROM kept") == [(10,)]
 
 
 def test_a_zombie_postmaster_is_dead(grown):
