@@ -59,6 +59,7 @@ def decode_request(body: bytes, limits: Limits = LIMITS) -> Request:
     for turn, message in enumerate(an_array(required(fields, "messages"), ("messages",), limits.messages_max)):
         read_message(message, turn, gather)
     top.apply(RULES, fields, gather)
+    sender = end_user(fields, gather)
     return Request(
         dialect=Dialect.ANTHROPIC_MESSAGES,
         operation=Ability.CHAT,
@@ -71,7 +72,7 @@ def decode_request(body: bytes, limits: Limits = LIMITS) -> Request:
         include_usage=True,  # the dialect always tells
         output_tokens_asked=a_count(fields, "max_tokens"),
         output_tokens_field="max_tokens",
-        end_user=end_user(fields, gather),
+        end_user=sender,
     )
 
 

@@ -47,7 +47,9 @@ def apply(rules: FieldRules, fields: Object, gather: Gather) -> None:
             if is_asked(value):
                 raise Refusal("decode.unsupported", feature=f"The field {key}")
         elif is_disguised(rules, key):
-            raise Refusal("decode.duplicate_key", key=shown(key), detail="servers that ignore case read it as another")
+            raise Refusal(
+                "decode.unsupported", feature=f"The field {shown(key)}, {key.casefold()} in another spelling,"
+            )
         gather.other(Origin.USER, OUTSIDE, (key,), value)
 
 

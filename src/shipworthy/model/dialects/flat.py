@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from shipworthy.model.dialects.strict import Json, words
 
 NUMBER_SHOWN_MIN = 10**7
@@ -44,12 +46,10 @@ class Flat:
 
     def add(self, value: Json, key: str = "") -> None:
         """One line a leaf, ``key: value``; depth is bounded by decode."""
+        if key in self.sealed and value is not None and self._seals(value, key):
+            return
         if isinstance(value, str):
-            if key in self.sealed and (self.sealed[key] or value.startswith("data:")):
-                self.sealed_bytes += len(value)
-                self.sealed_seen = True
-            else:
-                self.lines.append(f"{key}: {value}" if key else value)
+            self.lines.append(f"{key}: {value}" if key else value)
         elif isinstance(value, dict):
             if key:
                 self.lines.append(key)
@@ -65,6 +65,13 @@ class Flat:
                 self.lines.append(key)
         else:
             self.lines.append(f"{key}: {value}" if key else str(value))
+
+    def _seals(self, value: Json, key: str) -> bool:
+        if not self.sealed[key] and not (isinstance(value, str) and value.startswith("data:")):
+            return False
+        self.sealed_bytes += len(value) if isinstance(value, str) else len(msgspec.json.encode(value))
+        self.sealed_seen = True
+        return True
 
 
 def says_something(value: Json) -> bool:

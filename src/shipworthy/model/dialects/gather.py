@@ -12,8 +12,11 @@ from typing import NoReturn
 
 from shipworthy.model.chat import Origin, Part, PartKind, Path, Tool
 from shipworthy.model.dialects.flat import ID, UNSEALED, Flat, Sealed, says_something
-from shipworthy.model.dialects.strict import Json, Limits, Object, shown
+from shipworthy.model.dialects.strict import Json, Limits, Object, shown, words
 from shipworthy.model.errors import Refusal
+
+LABELS = words("type id status phase execution role media_type")
+"""Fields that hold an id or a word of the dialect. Whatever else stands there is text."""
 
 OUTSIDE = -1
 """The turn of what stands outside the messages."""
@@ -89,9 +92,11 @@ class Gather:
             self.structured(PartKind.OTHER, origin, turn, path, value, scannable=scannable)
 
     def rest(self, fields: Object, named: frozenset[str], origin: Origin, turn: int, path: Path) -> None:
-        """Every field of ``fields`` that the dialect has not ``named``."""
+        """Every field of ``fields`` that the dialect has not ``named``, and those named that should be labels and aren't."""
         for key, value in fields.items():
             if key not in named:
+                self.other(origin, turn, (*path, key), value)
+            elif key in LABELS and not (isinstance(value, str) and ID.match(value)):
                 self.other(origin, turn, (*path, key), value)
 
     def id(self, origin: Origin, turn: int, path: Path, value: Json) -> str:

@@ -75,10 +75,11 @@ class Hearing:
         for key, value in fields.items():
             if key in named:
                 continue
-            if isinstance(value, str) and key.endswith("id") and ID.match(value):
-                continue
-            if says_something(value):
-                self.text(choice, DeltaKind.OTHER, (*path, key), value)
+            if isinstance(value, str):
+                if not (key.endswith("id") and ID.match(value)):
+                    self.text(choice, DeltaKind.OTHER, (*path, key), value)
+            elif says_something(value):
+                self.structured(choice, DeltaKind.OTHER, (*path, key), value)
 
     def event(
         self, raw: bytes, name: str, usage: tuple[Usage | None, bool] = (None, False), *, done: bool = False

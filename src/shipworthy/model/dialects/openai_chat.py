@@ -84,6 +84,7 @@ def decode_request(body: bytes, limits: Limits = LIMITS) -> Request:
     top.apply(RULES, fields, gather)
     asked, asked_by = output_cap(fields)
     stream = a_flag(fields, "stream")
+    include_usage = usage_wanted(fields, gather)
     return Request(
         dialect=Dialect.OPENAI_CHAT,
         operation=Ability.CHAT,
@@ -93,7 +94,7 @@ def decode_request(body: bytes, limits: Limits = LIMITS) -> Request:
         parts=gather.bounded(),
         tools=tuple(gather.tools),
         stream=stream,
-        include_usage=stream and usage_wanted(fields, gather),
+        include_usage=stream and include_usage,
         output_tokens_asked=asked,
         output_tokens_field=asked_by,
         choices=a_count(fields, "n") or 1,

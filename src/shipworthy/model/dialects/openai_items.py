@@ -50,7 +50,9 @@ def read_item(item: Object, turn: int, path: Path, gather: Gather) -> None:
         case "additional_tools" | "tool_search_output" | "mcp_list_tools":
             if item.get("tools") is not None:
                 gather.offered |= offered_tools(item["tools"], turn, (*path, "tools"), gather, listed=str(kind))
-            gather.rest(item, words("type tools id call_id status execution role"), Origin.TOOL, turn, path)
+            gather.rest(item, words("type tools id status execution role"), Origin.TOOL, turn, path)
+        case "mcp_approval_response":
+            gather.structured(PartKind.OTHER, Origin.USER, turn, path, item)
         case str() if kind.endswith("_output"):
             gather.structured(PartKind.TOOL_RESULT, Origin.TOOL, turn, path, item, sealed=CIPHERED)
         case str() if kind.endswith("_call") or kind in ("program", "mcp_approval_request"):
@@ -68,9 +70,6 @@ def read_message(item: Object, turn: int, path: Path, gather: Gather) -> None:
         origin = Origin.USER
         gather.other(origin, turn, (*path, "role"), role)
     content(item.get("content"), PartKind.TEXT, origin, turn, (*path, "content"), gather)
-    gather.id(origin, turn, (*path, "id"), item.get("id"))
-    for key in ("status", "phase"):
-        gather.other(origin, turn, (*path, key), item.get(key))
     gather.rest(item, MESSAGE, origin, turn, path)
 
 
@@ -128,21 +127,17 @@ def type_of(part: Object) -> str:
 
 def call(item: Object, turn: int, path: Path, gather: Gather) -> None:
     call_id = gather.id(Origin.MODEL, turn, (*path, "call_id"), item.get("call_id"))
-    gather.id(Origin.MODEL, turn, (*path, "id"), item.get("id"))
     name = gather.called(Origin.MODEL, turn, (*path, "name"), item.get("name"))
     for key in ("arguments", "input"):
         gather.text(
             PartKind.TOOL_CALL, Origin.MODEL, turn, (*path, key), item.get(key), name=name, call_id=call_id
         )  # fmt: skip
-    gather.other(Origin.MODEL, turn, (*path, "status"), item.get("status"))
     gather.rest(item, CALLS, Origin.MODEL, turn, path)
 
 
 def output(item: Object, turn: int, path: Path, gather: Gather) -> None:
     call_id = gather.id(Origin.TOOL, turn, (*path, "call_id"), item.get("call_id"))
-    gather.id(Origin.TOOL, turn, (*path, "id"), item.get("id"))
     content(item.get("output"), PartKind.TOOL_RESULT, Origin.TOOL, turn, (*path, "output"), gather, call_id)
-    gather.other(Origin.TOOL, turn, (*path, "status"), item.get("status"))
     gather.rest(item, OUTPUTS, Origin.TOOL, turn, path)
 
 
@@ -151,8 +146,6 @@ def reasoning(item: Object, turn: int, path: Path, gather: Gather) -> None:
         content(item.get(key), PartKind.REASONING, Origin.MODEL, turn, (*path, key), gather)
     if item.get("encrypted_content"):
         gather.opaque(Origin.MODEL, turn, (*path, "encrypted_content"), item["encrypted_content"])
-    gather.id(Origin.MODEL, turn, (*path, "id"), item.get("id"))
-    gather.other(Origin.MODEL, turn, (*path, "status"), item.get("status"))
     gather.rest(item, REASONING, Origin.MODEL, turn, path)
 
 

@@ -1,6 +1,7 @@
 """Server-sent events out of a byte stream, as the WHATWG HTML standard reads them (section 9.2.6), with a bound.
 
-Ids and retry times are left aside: nothing here reconnects.
+Two differences: a line that is no field of the standard is a failure, and what stands before the end of a stream without a
+blank line is given all the same (``end``). Ids and retry times are left aside: nothing here reconnects.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ EVENT_BYTES_MAX = 16 * 1024 * 1024
 """One event, its lines included: an image in base64 fits; a stream without line ends does not fill memory."""
 
 BOM = b"\xef\xbb\xbf"
+LEFT_ASIDE = frozenset({b"", b"id", b"retry"})
+"""Comments and what nothing here needs. Any other line, which the standard ignores, is refused: a proxy's error page in
+the middle of a stream, or half an event, would else be a gap in the answer that nobody notices."""
 Framed = tuple[str, bytes]
 """An event's name ("" = none given) and its data."""
 
@@ -92,5 +96,7 @@ class SseSplitter:
                 lines.append(value)
             elif field == b"event":
                 name = value.decode(errors="replace")
+            elif field not in LEFT_ASIDE:
+                raise ProviderFailure(FailureKind.INVALID, "a line of the stream is no server-sent event", sent=True)
         if any(lines):  # a keepalive without data is no event
             events.append((name, b"\n".join(lines)))

@@ -91,7 +91,9 @@ def scan(text: str, limits: Limits) -> Json:
     except DuplicateKey as twice:
         raise Refusal("decode.duplicate_key", key=shown(str(twice))) from twice
     except json.JSONDecodeError as reason:
-        raise Refusal("decode.not_json", reason=f"{reason.msg} at character {reason.pos}") from reason
+        raise Refusal(
+            "decode.not_json", reason=f"{reason.msg.removesuffix(' at')} at character {reason.pos}"
+        ) from reason
     except RecursionError as reason:
         raise Refusal("decode.too_deep", limit=limits.depth_max) from reason
     except ValueError as reason:  # NaN and Infinity; integers of more digits than the interpreter reads
