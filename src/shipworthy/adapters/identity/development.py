@@ -6,6 +6,7 @@ environment called production a deployment that trusts it does not start unless 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -101,23 +102,22 @@ def open_development_issuer(
 
 def _create(path: Path) -> None:
     """Writes a new key for its owner alone. Of several processes that try at once one wins, and all read the winner's."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{FILE_NAME}.{secrets.token_hex(8)}")
     text = json.dumps(OKPKey.generate_key("Ed25519").as_dict(private=True))
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)
-    except FileExistsError:
-        return
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as reason:
-        raise _unusable(
-            path, f"cannot be written: {reason.strerror}", "check the directory's owner and free space"
-        ) from reason
-    finally:
-        draft.unlink(missing_ok=True)
+        hint = "check the directory's owner and free space"
+        raise _unusable(path, f"cannot be written: {reason.strerror}", hint) from reason
 
 
 def _load(path: Path) -> OKPKey:
