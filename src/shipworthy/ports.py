@@ -187,6 +187,28 @@ class Recorder(Protocol):
         """The same, behind: grouped commits, at most 50 ms late. Raises StoreUnavailable when the bounded queue is full."""
 
 
+class Orphan(Struct, frozen=True):
+    """A hold that nobody will settle: its worker is gone, or it has expired. ``intent`` is what reserve was given."""
+
+    hold: Hold
+    arrived_unix_ns: int  # the exchange's
+    worker: str
+    intent: bytes
+
+
+class Sweeper(Protocol):
+    """What the sweeper needs of the store. Any number of sweepers may run at once."""
+
+    async def orphans(self, dead_workers: Sequence[str], limit: int) -> Sequence[Orphan]:
+        """At most ``limit`` holds of ``dead_workers`` or past their expiry. Raises StoreUnavailable."""
+
+    async def presume(self, op: Op, entries: Sequence[Entry]) -> Sequence[Row]:
+        """Records and settles each entry whose hold still stands; returns their rows. Raises StoreUnavailable."""
+
+    async def prepare_partitions(self) -> Sequence[str]:
+        """Makes the record's tables for the months to come; returns what was made. Raises StoreUnavailable."""
+
+
 # ---------------------------------------------------------------------------------------------- repeats
 
 
@@ -306,3 +328,11 @@ class Stages:
     encode: Callable[[Op, Request, Event], bytes]
     settle: Callable[[Op, Hold, Grant, Sequence[Attempt], Received], Charge]
     record: Callable[[Op, Exchange], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What is in force: one snapshot and the stages built from it. A request keeps the one that it began with."""
+
+    snapshot: Snapshot
+    stages: Stages

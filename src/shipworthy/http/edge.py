@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shipworthy import pipeline
@@ -22,8 +21,7 @@ from shipworthy.model.errors import Refusal
 from shipworthy.model.exchange import Exchange
 from shipworthy.model.observation import Refused
 from shipworthy.model.op import Clock, Observe, Op
-from shipworthy.model.policy import Snapshot
-from shipworthy.ports import Stages
+from shipworthy.ports import Live
 
 IN_FLIGHT_MAX = 2_000
 """Requests that one worker has in hand at once; beyond it a request is refused before its head is looked at."""
@@ -34,14 +32,6 @@ ROUTES: Mapping[str, Dialect] = {
 }
 MODEL = "/v1/models/"
 READS = ("/v1/models", "/healthz", "/readyz")
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """What is in force: one snapshot and the stages built from it."""
-
-    snapshot: Snapshot
-    stages: Stages
 
 
 class Worker(Protocol):

@@ -80,7 +80,7 @@ class Received:
     """What arrived from the provider so far: the basis of settlement when it reports no usage, and of the record."""
 
     __slots__ = (
-        "done", "finish", "first_ns", "kept_bytes_max", "opaque", "payload_bytes", "payloads", "text_chars", "usage",
+        "done", "finish", "first_ns", "kept_bytes_max", "last_ns", "opaque", "payload_bytes", "payloads", "text_chars", "usage",
         "usage_refused",
     )  # fmt: skip
 
@@ -92,6 +92,7 @@ class Received:
         self.usage: Usage | None = None
         self.finish: list[str] = []
         self.first_ns = 0  # since the exchange began
+        self.last_ns = 0
         self.usage_refused = False  # the provider sent figures that cannot be true
         self.opaque = False  # content came that nobody here can read
         self.done = False  # the provider said that this was all
@@ -100,6 +101,7 @@ class Received:
         """Takes one event and what the client gets of it into account."""
         if not self.first_ns:
             self.first_ns = elapsed_ns
+        self.last_ns = elapsed_ns
         for delta in event.deltas:
             if not delta.repeat:
                 self.text_chars += len(delta.text)

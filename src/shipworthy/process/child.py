@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from typing import TextIO
 from uuid import uuid4
 
 from shipworthy.process.channel import Channel, Message, Ready
@@ -21,7 +22,7 @@ KILL_AFTER_S = 5.0
 class Child:
     """One process of ``module``. Its id changes at every spawn: holds belong to a process, not to a place."""
 
-    def __init__(self, module: str, name: str, heard: Callable[[Child, Message], Awaitable[None]]) -> None:
+    def __init__(self, module: str, name: str, heard: Callable[[Child, Message], Awaitable[None]], log: TextIO | None) -> None:
         self.module = module
         self.name = name
         self.process_id = ""
@@ -29,6 +30,7 @@ class Child:
         self.ports: dict[str, int] = {}
         self.deaths = 0
         self._heard = heard
+        self._log = log  # where its standard error goes; None = where ours goes
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -46,7 +48,8 @@ class Child:
         with theirs:
             fds = [theirs.fileno(), *(each.fileno() for each in sockets)]
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self.module, *map(str, fds), pass_fds=fds, stdin=asyncio.subprocess.DEVNULL
+                sys.executable, "-m", self.module, *map(str, fds), pass_fds=fds, stdin=asyncio.subprocess.DEVNULL,
+                stderr=self._log,
             )
         self._spawned_s = asyncio.get_running_loop().time()
         self._channel = await Channel.over(ours)

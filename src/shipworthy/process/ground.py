@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from shipworthy.adapters.embedded.llama import LlamaChild
+from shipworthy.adapters.embedded.llama import LlamaChild, LlamaSettings
 from shipworthy.adapters.embedded.postgres import EmbeddedPostgres
-from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig, llama_settings
+from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
 from shipworthy.adapters.store.migrate import apply, login_of, plan
 from shipworthy.bootstrap import Loaded, ModelServer
 from shipworthy.model.errors import StartRefused
@@ -60,7 +60,7 @@ class Ground:
         """Starts the local models that ``loaded`` names and does not have yet. Raises StartRefused."""
         for provider in loaded.snapshot.providers.values():
             if isinstance(provider.settings, LlamaCppConfig) and provider.name not in self._children:
-                child = LlamaChild(llama_settings(provider.settings), progress=self._progress)
+                child = LlamaChild(_settings_of(provider.settings), progress=self._progress)
                 endpoint = child.start()
                 self._children[provider.name] = child
                 self._servers[provider.name] = ModelServer(
@@ -95,6 +95,18 @@ class Ground:
             child.stop()
         if self._postgres is not None:
             self._postgres.stop()
+
+
+def _settings_of(said: LlamaCppConfig) -> LlamaSettings:
+    return LlamaSettings(
+        path=said.path,
+        framing=said.framing,
+        context_tokens=said.context_tokens,
+        threads=said.threads,
+        parallel=said.parallel,
+        embeddings=said.embeddings,
+        share_prefixes=said.share_prefixes,
+    )
 
 
 def refused(what: str) -> StartRefused:

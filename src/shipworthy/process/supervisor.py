@@ -13,6 +13,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from shipworthy.bootstrap import Launch, Loaded, read_manifest
 from shipworthy.manifest.deployment import Deployment
@@ -37,7 +38,9 @@ Progress = Callable[[str], None]
 class Supervisor:
     """One server: ``run`` returns when it was told to stop."""
 
-    def __init__(self, config: Path, *, migrate: bool, observe: Observe, progress: Progress) -> None:
+    def __init__(
+        self, config: Path, *, migrate: bool, observe: Observe, progress: Progress, log: TextIO | None = None
+    ) -> None:
         self.config = config
         self.loaded: Loaded = read_manifest(config)
         self.ground = Ground(self.loaded, migrate=migrate, observe=observe, progress=progress)
@@ -50,10 +53,10 @@ class Supervisor:
         self._reload_asked = asyncio.Event()
         self._watch = Watch(self.loaded.files)
         self._workers = [
-            Child("shipworthy.process.worker", f"worker {n + 1}", self._hear)
+            Child("shipworthy.process.worker", f"worker {n + 1}", self._hear, log)
             for n in range(self.loaded.deployment.server.workers)
         ]
-        self._control = Child("shipworthy.process.control", "control", self._hear)
+        self._control = Child("shipworthy.process.control", "control", self._hear, log)
         self._metrics = tempfile.TemporaryDirectory(prefix="shipworthy-metrics-")
 
     async def run(self) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-
 import uvicorn
 import uvloop
 
@@ -16,17 +13,10 @@ from shipworthy.bootstrap import DataWorker, Launch, launch_worker
 from shipworthy.http.edge import DataPlane
 from shipworthy.http.protocol import EdgeProtocol
 from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
+from shipworthy.process.serving import QuietServer
 
 KEEP_ALIVE_S = 75
 DRAIN_S_UNASKED = 20.0
-
-
-class QuietServer(uvicorn.Server):
-    """Uvicorn without its signal handlers: the supervisor says when to stop."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def work(channel_fd: int, listen_fd: int) -> None:

@@ -16,7 +16,7 @@ from shipworthy.model.guard import Receipt
 from shipworthy.model.identity import Considered, Grant, Principal
 from shipworthy.model.money import Basis
 from shipworthy.model.observation import Ended, Refused
-from shipworthy.model.op import Op
+from shipworthy.model.op import Op, Step
 from shipworthy.model.policy import Mode, Snapshot
 from shipworthy.ports import Entry, Recorder, Repeats, Stored
 from shipworthy.stages.dedupe import scope_of
@@ -28,7 +28,13 @@ _UNDECIDED = Considered()
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def make_record(snapshot: Snapshot, recorder: Recorder, repeats: Repeats) -> Callable[[Op, Exchange], Awaitable[None]]:
+Took = Callable[[Row], None]
+"""Whoever wants every finished row: traces."""
+
+
+def make_record(
+    snapshot: Snapshot, recorder: Recorder, repeats: Repeats, took: Took
+) -> Callable[[Op, Exchange], Awaitable[None]]:
     """The stage, over the store. Under ``strict`` it returns when the row is committed, else when it is queued."""
 
     async def record(op: Op, x: Exchange) -> None:
@@ -42,6 +48,7 @@ def make_record(snapshot: Snapshot, recorder: Recorder, repeats: Repeats) -> Cal
             await recorder.record(entry)
         else:
             recorder.enqueue(entry)
+        took(row)
         op.observe(ended(row))
         if x.idempotency_key and hasattr(x, "hold"):
             await repeats.finish(op, row.tenant, scope_of(x.grant, x.request), x.idempotency_key, answer_of(x))
@@ -72,7 +79,7 @@ def row_of(snapshot: Snapshot, x: Exchange) -> Row:
         strategy=route.strategy.value if route else "",
         candidates=route.candidates if route else row.candidates,
         attempts=tuple(x.attempts),
-        steps=tuple(x.op.steps),
+        steps=_steps(x),
         receipts=_receipts(x),
         passage_ids=x.passages.ids if hasattr(x, "passages") else (),
         usage=x.received.usage,
@@ -191,6 +198,17 @@ def ended(row: Row) -> Ended:
         charged_nano=row.charged_nano,
         overrun_nano=row.overrun_nano,
     )
+
+
+def _steps(x: Exchange) -> tuple[Step, ...]:
+    """What each stage took, and the delivery, which is no single stage's; tokens and cost stand where they arose."""
+    steps, charge, received = list(x.op.steps), getattr(x, "charge", None), x.received
+    for place, step in enumerate(steps):
+        if step.stage == "call" and charge is not None:
+            steps[place] = replace(step, tokens=charge.tokens, cost_nano=charge.amount_nano)
+    if received.first_ns:
+        steps.append(Step("deliver", received.first_ns, received.last_ns - received.first_ns))
+    return tuple(sorted(steps, key=lambda step: step.start_ns))
 
 
 def _considered(x: Exchange) -> Considered:

@@ -1,0 +1,413 @@
+"""manifest + adapters → a running worker or control plane. The only file that knows every class.
+
+What outlives a reload (store, ledger, recorder, issuers' keys, fleet, connections) is made once a process; what a snapshot
+decides (stages) is made anew from it, so that a request keeps what it began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from msgspec import Struct
+
+from shipworthy.adapters.embedded.postgres import attach
+from shipworthy.adapters.identity.development import DevelopmentIssuer, open_development_issuer
+from shipworthy.adapters.identity.issuers import Issuers
+from shipworthy.adapters.identity.settings import identity_settings
+from shipworthy.adapters.policy.cel import compile_condition
+from shipworthy.adapters.prices.table import price_of
+from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
+from shipworthy.adapters.store.acts import StoreActs
+from shipworthy.adapters.store.assertions import assert_store
+from shipworthy.adapters.store.exchanges import StoreExchanges
+from shipworthy.adapters.store.key_cache import KeyCache
+from shipworthy.adapters.store.keyring import Keyring, open_keyring
+from shipworthy.adapters.store.keys import StoreKeys
+from shipworthy.adapters.store.ledger import PostgresLedger
+from shipworthy.adapters.store.listen import listen
+from shipworthy.adapters.store.pool import Store, StoreRole
+from shipworthy.adapters.store.recorder import PostgresRecorder
+from shipworthy.adapters.store.repeats import StoreRepeats
+from shipworthy.adapters.store.sweep import StoreSweeper
+from shipworthy.adapters.store.vault import Vault
+from shipworthy.adapters.telemetry.fanout import fan
+from shipworthy.adapters.telemetry.logs import console_log
+from shipworthy.adapters.telemetry.metrics import Metrics
+from shipworthy.adapters.telemetry.spans import Traces
+from shipworthy.manifest.load import Loaded as Loaded
+from shipworthy.manifest.load import load
+from shipworthy.model.errors import Refusal, StartRefused, StoreUnavailable
+from shipworthy.model.exchange import Row
+from shipworthy.model.fleet import Fleet
+from shipworthy.model.identity import Credentials, Principal
+from shipworthy.model.observation import CircuitChanged
+from shipworthy.model.op import Clock, Observe, Op, Step, SystemClock
+from shipworthy.model.policy import Snapshot
+from shipworthy.model.route import Model, Provider
+from shipworthy.ports import AdminAct, ControlPlane, Live, Stages, Upstream
+from shipworthy.stages import unconfigured
+from shipworthy.stages.authorize import make_authorize
+from shipworthy.stages.call import make_call
+from shipworthy.stages.decode import make_decode
+from shipworthy.stages.dedupe import make_dedupe
+from shipworthy.stages.encode import encode
+from shipworthy.stages.fit import fit
+from shipworthy.stages.identify import Identify, make_identify
+from shipworthy.stages.record import Took, make_draft, make_record
+from shipworthy.stages.reserve import make_reserve
+from shipworthy.stages.route import make_route
+from shipworthy.stages.settle import settle
+from shipworthy.standard import PROVIDERS
+
+RETIRE_S = 600.0
+"""How long the connections of a provider that a reload dropped serve the requests that began before."""
+STORE_LOOK_S = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ModelServer(Struct, frozen=True):
+    """Where a supervised local model answers."""
+
+    base_url: str
+    api_key: str
+    default_stop: tuple[str, ...]
+    upstream_model: str
+    context_tokens: int
+    reuse_connections: bool
+
+
+class Launch(Struct, frozen=True, tag=True):
+    """All that a process needs to begin."""
+
+    config: str
+    digest: str
+    process_id: str
+    store_url: str
+    models: dict[str, ModelServer]
+    metrics_path: str
+
+
+def read_manifest(path: Path, *, require_references: bool = True) -> Loaded:
+    """The manifest at ``path`` with the built-in adapters. Raises ManifestRefused."""
+    return load(path, None, PROVIDERS, compile_condition, price_of, require_references=require_references)
+
+
+def store_urls(config: Path) -> tuple[str, str]:
+    """URL of the login and of the owner: of a managed store, or of the embedded one that a server runs."""
+    store = read_manifest(config).deployment.store
+    if store.path is None:
+        assert store.url is not None
+        return store.url.reveal(), store.migrate_url.reveal() if store.migrate_url else ""
+    cluster = attach(store.path)
+    if cluster is None:
+        raise StartRefused(
+            "store.not_running",
+            f"the embedded store of {config} is not running",
+            "start the server (`shipworthy serve`) beside this command",
+        )
+    return cluster.url, cluster.migrate_url
+
+
+class Ground:
+    """What a worker and a control plane share: the store, the keys, who may speak."""
+
+    def __init__(self, loaded: Loaded, store_url: str, observe: Observe, clock: Clock) -> None:
+        self.clock = clock
+        self.observe = observe
+        self.store = Store(store_url)
+        self.keyring: Keyring = open_keyring(loaded.deployment.keys_file)
+        self.keys = StoreKeys(self.store)
+        self.key_cache = KeyCache(self.keys, self.keyring.pepper, clock, observe)
+        self.issuers = Issuers(clock, observe)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Ground:
+        await self.store.open()
+        await assert_store(self.store)
+        self._tasks = [
+            asyncio.create_task(self.key_cache.watch()),
+            asyncio.create_task(listen(self.store, "shipworthy_keys", self.key_cache.wake, self.observe)),
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.issuers.aclose()
+        await self.store.close()
+
+    def identify(self, loaded: Loaded, *, across_tenants: bool = False) -> Identify:
+        """The identify stage of one snapshot."""
+        identity = loaded.deployment.identity
+        settings = identity_settings(identity, loaded.snapshot.operator_groups)
+        development = development_issuer(loaded)
+        tokens = self.issuers.adopt(settings, (development.trusted,) if development else ())
+        keys = self.key_cache if identity.service_keys else None
+        return make_identify(loaded.snapshot, tokens, keys, across_tenants=across_tenants)
+
+
+def development_issuer(loaded: Loaded) -> DevelopmentIssuer | None:
+    """The deployment's own issuer, where the manifest asks for one."""
+    if not loaded.deployment.identity.development_issuer:
+        return None
+    snapshot = loaded.snapshot
+    return open_development_issuer(loaded.deployment.keys_file.parent, snapshot.name, snapshot.environment)
+
+
+class DataWorker:
+    """One worker of the data plane: ``live`` is what new requests begin with."""
+
+    def __init__(self, launch: Launch, loaded: Loaded, ground: Ground, took: Took) -> None:
+        self.clock = ground.clock
+        self.observe = ground.observe
+        self.draining = False
+        self.degraded = ""
+        self._config = Path(launch.config)
+        self._ground = ground
+        self._took = took
+        self._store_away = ""
+        self._fleet = Fleet(self.clock.monotonic_ns(), self._circuit_changed)
+        self._ledger = PostgresLedger(ground.store, launch.process_id)
+        self.vault = Vault(ground.keyring)
+        self._recorder = PostgresRecorder(ground.store, self.vault, self.observe)
+        self._repeats = StoreRepeats(ground.store, ground.keyring.repeats_key)
+        self._upstreams: dict[str, tuple[Provider, ModelServer | None, Upstream]] = {}
+        self.live = self._build(loaded, launch.models)
+
+    async def run(self) -> None:
+        """Looks after the store's health until cancelled."""
+        while True:
+            try:
+                await self._ground.keys.version()
+                self._store_away = ""
+            except StoreUnavailable as away:
+                self._store_away = str(away)
+            await asyncio.sleep(STORE_LOOK_S)
+
+    async def close(self) -> None:
+        """Commits what is queued, then ends every connection."""
+        await self._recorder.close()
+        await asyncio.gather(*(upstream.close() for _, _, upstream in self._upstreams.values()))
+
+    async def reload(self, digest: str, models: Mapping[str, ModelServer]) -> str:
+        """Puts the manifest with ``digest`` in force for new requests; says why not when that cannot be."""
+        try:
+            loaded = await asyncio.to_thread(read_manifest, self._config)
+            if loaded.snapshot.digest != digest:
+                return "the file has changed again meanwhile"
+            self.live = self._build(loaded, models)
+        except StartRefused as refused:
+            return str(refused)
+        return ""
+
+    def readiness(self) -> tuple[bool, Mapping[str, str]]:
+        issuers = "; ".join(self._ground.issuers.degraded())
+        ready = not self.draining and not self._store_away
+        soft = self.degraded or issuers
+        return ready, {
+            "status": "not ready" if not ready else "degraded" if soft else "ready",
+            "store": self._store_away or "ok",
+            "manifest": f"refused, the last good one is in force: {self.degraded}" if self.degraded else "ok",
+            "issuers": issuers or "ok",
+            "digest": self.live.snapshot.digest,
+            "draining": "yes" if self.draining else "no",
+        }
+
+    def _build(self, loaded: Loaded, models: Mapping[str, ModelServer]) -> Live:
+        snapshot = loaded.snapshot
+        stages = Stages(
+            identify=timed("identify", self._ground.identify(loaded)),
+            decode=timed("decode", make_decode()),
+            authorize=timed("authorize", make_authorize(snapshot)),
+            dedupe=timed("dedupe", make_dedupe(self._repeats)),
+            reserve=timed("reserve", make_reserve(self._ledger, make_draft(snapshot))),
+            resolve=timed("resolve", unconfigured.resolve),
+            retrieve=timed("retrieve", unconfigured.retrieve),
+            screen=timed("screen", unconfigured.screen),
+            fit=timed("fit", fit),
+            recall=timed("recall", unconfigured.recall),
+            route=timed("route", make_route(self._fleet)),
+            call=timed("call", make_call(self._reach(snapshot, models), self._fleet, self._ledger)),
+            inspect=unconfigured.inspect,
+            encode=encode,
+            settle=timed("settle", settle),
+            record=make_record(snapshot, self._recorder, self._repeats, self._took),
+        )
+        return Live(snapshot, stages)
+
+    def _reach(self, snapshot: Snapshot, models: Mapping[str, ModelServer]) -> Mapping[str, Upstream]:
+        """Connections to every provider of ``snapshot``; an unchanged provider keeps its own."""
+        reached: dict[str, tuple[Provider, ModelServer | None, Upstream]] = {}
+        for name, provider in snapshot.providers.items():
+            server = models.get(name)
+            kept = self._upstreams.get(name)
+            if kept is not None and kept[0] == provider and kept[1] == server:
+                reached[name] = kept
+            else:
+                reached[name] = (provider, server, build_upstream(provider, server))
+        for name, (_, _, upstream) in self._upstreams.items():
+            if name not in reached or reached[name][2] is not upstream:
+                asyncio.get_running_loop().call_later(RETIRE_S, _retire, upstream)
+        self._upstreams = reached
+        return {name: upstream for name, (_, _, upstream) in reached.items()}
+
+    def _circuit_changed(self, model: Model, state: str, reason: str) -> None:
+        self.observe(CircuitChanged(provider=model.provider.name, model=model.name, state=state, reason=reason))
+
+
+def _retire(upstream: Upstream) -> None:
+    _RETIRING.add(task := asyncio.ensure_future(upstream.close()))
+    task.add_done_callback(_RETIRING.discard)
+
+
+_RETIRING: set[asyncio.Future[None]] = set()
+
+
+def build_upstream(provider: Provider, server: ModelServer | None) -> Upstream:
+    """The adapter of one provider; a local model also needs to know where its child answers."""
+    build = PROVIDERS[provider.kind].build
+    if not isinstance(provider.settings, LlamaCppConfig):
+        return build(provider)
+    if server is None:
+        raise StartRefused("provider.not_running", f"the local model of provider {provider.name} is not running")
+    return build(provider, base_url=server.base_url, api_key=server.api_key, default_stop=server.default_stop)
+
+
+def timed(stage: str, run: Callable[P, T]) -> Callable[P, T]:
+    """``run``, leaving a Step in its Op: when it began, how long it took, and with which code it refused."""
+
+    def note(op: Op, start_ns: int, refused: str) -> None:
+        op.steps.append(Step(stage, start_ns, op.elapsed_ns() - start_ns, refused=refused))
+
+    async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+        op: Op = args[0]  # type: ignore[assignment]
+        start_ns, refused = op.elapsed_ns(), ""
+        try:
+            return await run(*args, **kwargs)  # type: ignore[misc]
+        except Refusal as refusal:
+            refused = refusal.code
+            raise
+        finally:
+            note(op, start_ns, refused)
+
+    def run_sync(*args: P.args, **kwargs: P.kwargs) -> T:
+        op: Op = args[0]  # type: ignore[assignment]
+        start_ns, refused = op.elapsed_ns(), ""
+        try:
+            return run(*args, **kwargs)
+        except Refusal as refusal:
+            refused = refusal.code
+            raise
+        finally:
+            note(op, start_ns, refused)
+
+    return run_async if inspect.iscoroutinefunction(run) else run_sync  # type: ignore[return-value]
+
+
+@contextlib.asynccontextmanager
+async def launch_worker(launch: Launch) -> AsyncIterator[DataWorker]:
+    """A worker, ready to serve; closed on exit with everything queued committed. Raises StartRefused."""
+    loaded = read_manifest(Path(launch.config))
+    metrics = Metrics(Path(launch.metrics_path), launch.process_id)
+    observe = fan(console_log("worker"), metrics)
+    traces = traces_of(loaded, observe)
+    async with Ground(loaded, launch.store_url, observe, SystemClock()) as ground:
+        worker = DataWorker(launch, loaded, ground, traces.took if traces else nobody)
+        await ground.issuers.first_keys()
+        tasks = [asyncio.create_task(worker.run()), asyncio.create_task(metrics.watch_loop())]
+        try:
+            yield worker
+        finally:
+            for task in tasks:
+                task.cancel()
+            await worker.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
+
+
+def traces_of(loaded: Loaded, observe: Observe) -> Traces | None:
+    """The exporter of traces, where the manifest names a place for them."""
+    endpoint = loaded.deployment.telemetry.otlp_endpoint
+    return Traces(endpoint, loaded.snapshot.environment, observe) if endpoint else None
+
+
+def nobody(_: Row) -> None:
+    """Takes finished rows where nobody wants them."""
+
+
+class Control:
+    """The control plane's process: what admin API, console and command line work with, and the sweeper."""
+
+    def __init__(self, loaded: Loaded, ground: Ground) -> None:
+        self.loaded = loaded
+        self._ground = ground
+        self._identify = ground.identify(loaded, across_tenants=True)
+        vault = Vault(ground.keyring)
+        self.sweeper = StoreSweeper(ground.store, vault)
+        self.plane = ControlPlane(
+            snapshot=self._snapshot,
+            identify=self._identified,
+            keys=ground.keys,
+            acts=StoreActs(ground.store),
+            exchanges=StoreExchanges(ground.store, vault),
+            pepper=ground.keyring.pepper,
+            cookie_key=ground.keyring.cookie_key,
+            clock=ground.clock,
+            observe=ground.observe,
+        )
+
+    async def adopt(self, loaded: Loaded) -> None:
+        """Works with a new manifest from now on, and records that it does."""
+        self._identify = self._ground.identify(loaded, across_tenants=True)
+        self.loaded = loaded
+        op = Op.for_job(self._ground.clock, self._ground.observe)
+        await self.plane.acts.act(
+            AdminAct(
+                id=op.id,
+                at_unix_ns=op.arrived_unix_ns,
+                actor="supervisor",
+                act="manifest.reload",
+                tenant="",
+                target=loaded.snapshot.name,
+                facts={"digest": loaded.snapshot.digest},
+            )
+        )
+
+    def _snapshot(self) -> Snapshot:
+        return self.loaded.snapshot
+
+    async def _identified(self, op: Op, credentials: Credentials) -> Principal:
+        return await self._identify(op, credentials)
+
+
+@contextlib.asynccontextmanager
+async def launch_control(config: Path, store_url: str, observe: Observe) -> AsyncIterator[Control]:
+    """The control plane over a store that is reached at ``store_url``. Raises StartRefused."""
+    loaded = read_manifest(config)
+    async with Ground(loaded, store_url, observe, SystemClock()) as ground:
+        yield Control(loaded, ground)
+
+
+@contextlib.asynccontextmanager
+async def control_plane(config: Path, observe: Observe) -> AsyncIterator[ControlPlane]:
+    """For the command line: the ports of the control plane, beside a running server or a managed store."""
+    url, _ = store_urls(config)
+    async with launch_control(config, url, observe) as control:
+        yield control.plane
+
+
+async def store_clock(config: Path) -> float:
+    """The store's wall clock, in unix seconds: all limits and periods are counted by it."""
+    url, _ = store_urls(config)
+    async with Store(url) as store, store.connection(StoreRole.APP) as conn:
+        row = await (await conn.execute("select extract(epoch from clock_timestamp())::float8")).fetchone()
+        assert row is not None
+        return float(row[0])

@@ -1,0 +1,114 @@
+"""The control plane's process: admin API and console on ``admin``, /metrics on its own bind, and the sweeper.
+
+``python -m shipworthy.process.control CHANNEL_FD``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from shipworthy.adapters.telemetry.fanout import fan
+from shipworthy.adapters.telemetry.logs import console_log
+from shipworthy.adapters.telemetry.metrics import Metrics, exposition
+from shipworthy.bootstrap import Control, Launch, launch_control, read_manifest
+from shipworthy.control.sweep import sweep
+from shipworthy.http.admin import make_admin
+from shipworthy.http.metrics_page import metrics_app
+from shipworthy.model.errors import StartRefused, StoreUnavailable
+from shipworthy.model.observation import StoreDegraded
+from shipworthy.model.op import Observe, Op, SystemClock
+from shipworthy.process.channel import Channel, Dead, Drain, Ready, Reload, Reloaded
+from shipworthy.process.serving import QuietServer
+from shipworthy.process.sockets import bind
+
+SWEEP_S = 5.0
+"""How often expired holds are looked for; a dead worker's are swept at once."""
+
+
+async def control(channel_fd: int) -> None:
+    """Serves until told to end, or until the supervisor is gone."""
+    channel = await Channel.over(socket.socket(fileno=channel_fd))
+    launch = await channel.receive()
+    if not isinstance(launch, Launch):
+        return
+    observe = fan(console_log("control"), Metrics(Path(launch.metrics_path), launch.process_id))
+    async with launch_control(Path(launch.config), launch.store_url, observe) as running:
+        deployment = running.loaded.deployment
+        admin = bind(deployment.admin)
+        servers = [_server(make_admin(running.plane), admin)]
+        if deployment.telemetry.prometheus is not None:
+            page = metrics_app(lambda: exposition(Path(launch.metrics_path)))
+            servers.append(_server(page, bind(deployment.telemetry.prometheus)))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the group; the supervisor says when
+        dead: asyncio.Queue[list[str]] = asyncio.Queue()
+        obey = asyncio.create_task(_obey(channel, running, launch, dead))
+        loop.add_signal_handler(signal.SIGTERM, obey.cancel)
+        sweeping = asyncio.create_task(_sweep(running, dead, observe))
+        await channel.send(Ready(running.loaded.snapshot.digest, {"admin": admin.getsockname()[1]}))
+        await asyncio.wait({obey, sweeping}, return_when=asyncio.FIRST_COMPLETED)
+        sweeping.cancel()
+        for server, serving in servers:
+            server.should_exit = server.force_exit = True
+            await serving
+
+
+def _server(app: Callable[..., Any], listener: socket.socket) -> tuple[QuietServer, asyncio.Task[None]]:
+    config = uvicorn.Config(
+        app, ws="none", lifespan="off", access_log=False, log_config=None, server_header=False, loop="none"
+    )
+    server = QuietServer(config)
+    return server, asyncio.create_task(server.serve(sockets=[listener]))
+
+
+async def _obey(channel: Channel, running: Control, launch: Launch, dead: asyncio.Queue[list[str]]) -> None:
+    while True:
+        match await channel.receive():
+            case Drain() | None:
+                return
+            case Dead(process_ids=process_ids):
+                dead.put_nowait(process_ids)
+            case Reload(digest=digest):
+                await channel.send(Reloaded(digest, await _reload(running, Path(launch.config), digest)))
+            case _:
+                pass
+
+
+async def _reload(running: Control, config: Path, digest: str) -> str:
+    try:
+        loaded = await asyncio.to_thread(read_manifest, config)
+        if loaded.snapshot.digest != digest:
+            return "the file has changed again meanwhile"
+        await running.adopt(loaded)
+    except StartRefused as refused:
+        return str(refused)
+    return ""
+
+
+async def _sweep(running: Control, dead: asyncio.Queue[list[str]], observe: Observe) -> None:
+    """Settles what dead workers held, at once, and whatever expired, every few seconds. The list is kept until it is done."""
+    gone: set[str] = set()
+    while True:
+        try:
+            async with asyncio.timeout(SWEEP_S):
+                gone.update(await dead.get())
+        except TimeoutError:
+            pass
+        try:
+            await sweep(Op.for_job(SystemClock(), observe), running.sweeper, sorted(gone))
+            gone.clear()
+        except StoreUnavailable as away:
+            observe(StoreDegraded("sweep", str(away), len(gone)))
+
+
+if __name__ == "__main__":
+    uvloop.run(control(int(sys.argv[1])))
