@@ -17,6 +17,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 SECRET_BYTES_MAX = 65_536
+PLACEHOLDER = "http://unset.invalid"  # passes wherever a text or an address is wanted
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 REFERENCE_SCHEMA: JsonSchemaValue = {
@@ -42,7 +43,7 @@ def wrong(kind: str, message: str, *, wanted: str, hint: str = "", said: str | N
 class Resolver:
     """What references mean in one load: the manifest's folder and the environment that was handed in.
 
-    With ``require`` False an unset reference resolves to an empty placeholder, for checks on machines without the secrets.
+    With ``require`` False an unset reference resolves to ``PLACEHOLDER``, for checks on machines without the secrets.
     ``files`` collects what was read, so that a watcher sees a rotated secret.
     """
 
@@ -74,7 +75,7 @@ class Resolver:
                     hint=f"export {name}=…",
                     said=said,
                 )
-            return value or ""
+            return value or PLACEHOLDER
         return self._content(name, said)
 
     def _content(self, name: str, said: str) -> str:
@@ -84,7 +85,7 @@ class Resolver:
                 content = stream.read(SECRET_BYTES_MAX + 1)
         except OSError as reason:
             if not self.require:
-                return ""
+                return PLACEHOLDER
             why = reason.strerror or type(reason).__name__
             raise wrong(
                 "unreadable",
