@@ -110,23 +110,20 @@ async def list_keys(
     return sorted(found, key=lambda key: (key.created_at, key.id), reverse=True)
 
 
-async def revoke_key(
-    op: Op, keys: KeyStore, snapshot: Snapshot, holder: Authority, key_id: str, tenant: str = ""
-) -> ServiceKey:
+async def revoke_key(op: Op, keys: KeyStore, holder: Authority, key_id: str) -> ServiceKey:
     """Takes a key back: within a second no worker accepts it. Revoking again changes nothing and is no error."""
-    key = await _held(keys, snapshot, holder, key_id, tenant)
+    key = await _held(keys, holder, key_id)
     if key.revoked_at is None:
         facts = {"name": key.name, "role": key.role}
         await keys.revoke(key.tenant, key.id, act_of(op, holder, "key.revoke", key.tenant, key.id, facts))
-        key = await _held(keys, snapshot, holder, key_id, key.tenant)
+        key = await _held(keys, holder, key_id)
     return key
 
 
-async def _held(keys: KeyStore, snapshot: Snapshot, holder: Authority, key_id: str, tenant: str) -> ServiceKey:
-    scope = within(holder, tenant)
-    key = await keys.find(key_id)
-    if key is None or scope not in (EVERY_TENANT, key.tenant):
-        raise Refusal("admin.not_found", what="service key", id=key_id)
+async def _held(keys: KeyStore, holder: Authority, key_id: str) -> ServiceKey:
+    key = await keys.find(key_id) if len(key_id) == service_key.ID_LETTERS and key_id.isalnum() else None
+    if key is None or not holder.covers(key.tenant):
+        raise Refusal("admin.not_found", what="service key", id=key_id[:64])
     return key
 
 

@@ -41,6 +41,11 @@ FLAG_WORDS = {
     "body_truncated": "The bodies were longer than their cap and are kept only in part.",
     "mode_observed": "The use case only observes: what policy would have refused was recorded and let through.",
     "overrun": "More was used than was held.",
+    "usage_ceiling": "Nothing is known of what was used, so the most it can have been was charged.",
+    "usage_refused": "The provider reported usage that cannot be true; it was not believed.",
+    "usage_implausible": "The provider reported no output although text arrived.",
+    "client_left": "The client left before the end.",
+    "opaque_content": "Part of the content cannot be read here (audio, images, encrypted reasoning).",
 }
 STEP_SHARE_PERCENT_MIN = 5
 

@@ -24,6 +24,10 @@ class Authority(Struct, frozen=True):
     actor: str
     scope: str
 
+    @property
+    def everywhere(self) -> bool:
+        return self.scope == EVERY_TENANT
+
     def covers(self, tenant: str) -> bool:
         return self.scope in (EVERY_TENANT, tenant)
 
