@@ -1,7 +1,7 @@
 """Observations as log lines: one JSON object each, redacted, bounded, written by a thread; and libraries' logs with them.
 
-Lines that strangers can cause without a credential (``Refused``, and what libraries say of broken requests) are bounded by a
-token bucket; how many were left out is said once a second.
+Lines that strangers can cause without a credential (``Refused``, and what libraries say of broken requests) are bounded by
+token buckets, one for each; how many were left out is said once a second.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class JsonLog:
         self._level = level
         self._render = render
         self._clock = clock or SystemClock()
-        self._bucket = Bucket(STRANGERS_PER_S, STRANGERS_BURST, self._clock)
+        self._strangers = Bucket(STRANGERS_PER_S, STRANGERS_BURST, self._clock)
+        self._libraries = Bucket(STRANGERS_PER_S, STRANGERS_BURST, self._clock)
         self._suppressed: Counter[str] = Counter()
         self._suppressing = threading.RLock()
         self._told_dropped = 0
@@ -58,7 +59,9 @@ class JsonLog:
 
     def __call__(self, observation: Observation) -> None:
         level = level_of(observation)
-        if level < self._level or (isinstance(observation, Refused) and not self._may(observation.code)):
+        if level < self._level or (
+            isinstance(observation, Refused) and not self._may(self._strangers, observation.code)
+        ):
             return
         kind = type(observation)
         fields = {name: getattr(observation, name) for name in kind.__struct_fields__}
@@ -75,7 +78,7 @@ class JsonLog:
 
     def library(self, record: logging.LogRecord) -> None:
         """What a library logged, as one of our lines."""
-        if not self._may(record.name):
+        if not self._may(self._libraries, record.name):
             return
         fields: dict[str, Value] = {"logger": record.name, "message": _message(record)}
         if record.exc_info:
@@ -86,9 +89,9 @@ class JsonLog:
         """Writes what waits, for at most a second."""
         self._writer.close()
 
-    def _may(self, kind: str) -> bool:
+    def _may(self, bucket: Bucket, kind: str) -> bool:
         with self._suppressing:
-            if self._bucket.take():
+            if bucket.take():
                 return True
             known = kind in self._suppressed or len(self._suppressed) < KINDS_SUPPRESSED_MAX
             self._suppressed[kind if known else "other"] += 1
