@@ -6,13 +6,14 @@ Everything here blocks, and belongs in a thread: the recorder's or the sweeper's
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from itertools import groupby
 from uuid import UUID
 
 import psycopg
 from msgspec import Struct, structs
-from psycopg.rows import class_row
+from psycopg.rows import TupleRow, class_row
 
 from shipworthy.adapters.store.blocks import blocks
 from shipworthy.adapters.store.ledger import claims_json
@@ -24,7 +25,7 @@ from shipworthy.ports import Entry
 
 KEY_TRIES_MAX = 3
 
-Connection = psycopg.Connection[tuple[object, ...]]
+Connection = psycopg.Connection[TupleRow]
 
 
 class Part(Struct, frozen=True):
@@ -39,15 +40,15 @@ class Part(Struct, frozen=True):
 class BatchWriter:
     """Writes batches over one connection of its own, which is replaced when it turns out dead."""
 
-    def __init__(self, conninfo: str, vault: Vault, now: str | None = None) -> None:
+    def __init__(self, conninfo: str, vault: Vault, now: Callable[[], datetime] | None = None) -> None:
         self._conninfo = conninfo
         self._vault = vault
         self._now = now
         self._sql = blocks("recorder")
         self._conn: Connection | None = None
 
-    def write(self, entries: Sequence[Entry], *, presume: bool = False) -> int:
-        """Commits all of ``entries`` or raises and commits none; returns how many rows are new.
+    def write(self, entries: Sequence[Entry], *, presume: bool = False) -> frozenset[UUID]:
+        """Commits all of ``entries`` or raises and commits none; returns the ids of the rows that are new.
 
         With ``presume`` an entry stands only where its hold still does. Raises psycopg's errors.
         """
@@ -59,10 +60,10 @@ class BatchWriter:
                 for tenant, group in groupby(sorted(entries, key=_tenant_of), key=_tenant_of)
             ]
             if len(asked) == 1:
-                return _count(conn.execute(self._sql["settle"], asked[0]))
+                return _ids(conn.execute(self._sql["settle"], asked[0]))
             with conn.pipeline(), conn.transaction():
                 answers = [conn.execute(self._sql["settle"], question) for question in asked]
-            return sum(map(_count, answers))
+            return frozenset().union(*map(_ids, answers))
         except psycopg.Error:
             if conn.broken or conn.closed:
                 self.disconnect()
@@ -85,7 +86,7 @@ class BatchWriter:
             "tenant": tenant,
             "entries": "[" + ",".join(_entry_json(entry, hashes) for entry in entries) + "]",
             "presume": presume,
-            "now": self._now,
+            "now": self._now() if self._now else None,
             "body_ids": [part.entry.row.id for part in ours],
             "body_parts": [part.part for part in ours],
             "body_keys": [part.sealed.key_id for part in ours],
@@ -153,7 +154,7 @@ def _entry_json(entry: Entry, hashes: dict[tuple[UUID, str], str]) -> str:
     )
 
 
-def _count(cursor: psycopg.Cursor[tuple[object, ...]]) -> int:
+def _ids(cursor: psycopg.Cursor[TupleRow]) -> frozenset[UUID]:
     found = cursor.fetchone()
-    assert found is not None and isinstance(found[0], int), "settle() returns a number"
-    return found[0]
+    assert found is not None, "settle() returns an array"
+    return frozenset(found[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import os
 import secrets
 import stat
@@ -49,6 +50,16 @@ class Keyring(Struct, frozen=True):
     @property
     def newest(self) -> Kek:
         return self.keks[-1]
+
+    @property
+    def cookie_key(self) -> bytes:
+        """Seals the console's session cookie: derived from the pepper, so that every control plane has the same."""
+        return hmac.digest(self.pepper, b"shipworthy/console-cookie/1", "sha256")
+
+    @property
+    def repeats_key(self) -> bytes:
+        """Finds and seals the answers to repeated requests: derived from the pepper, the same on every worker."""
+        return hmac.digest(self.pepper, b"shipworthy/repeats/1", "sha256")
 
     def find(self, kek_id: str) -> Kek | None:
         return next((kek for kek in self.keks if kek.id == kek_id), None)

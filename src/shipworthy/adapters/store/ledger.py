@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from msgspec import Struct, structs
+from msgspec import Struct, json, structs
 from psycopg.rows import class_row
 
 from shipworthy.adapters.store.blocks import blocks
@@ -21,8 +21,6 @@ from shipworthy.adapters.store.rows import encode
 from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
 from shipworthy.model.op import Op
-
-NO_BUDGET = -1
 
 
 class LedgerBounds(Struct, frozen=True):
@@ -80,6 +78,7 @@ class PostgresLedger:
         asked = {
             "tenant": tenant,
             "id": op.id,
+            "arrived_unix_ns": op.arrived_unix_ns,
             "claims": claims_json(claims),
             "amount_nano": estimate.amount_nano,
             "tokens": estimate.tokens,
@@ -133,23 +132,55 @@ class PostgresLedger:
         return await self._store.ask(StoreRole.APP, question)
 
 
+class ClaimLine(Struct, frozen=True):
+    """A claim as the type ``claim`` of migration 0003."""
+
+    key: str
+    cap: int
+    period: str
+    period_start: datetime | None
+    period_end: datetime | None
+    requests: int
+    tokens: int
+    concurrent: int
+
+
+_decode_claims = json.Decoder(tuple[ClaimLine, ...]).decode
+
+
 def claims_json(claims: Sequence[Claim]) -> str:
-    """``claims`` as the type ``claim`` of migration 0003."""
-    return encode(
-        [
-            {
-                "key": claim.key,
-                "cap": claim.cap_nano if claim.period_start is not None else NO_BUDGET,
-                "period": claim.period,
-                "period_start": claim.period_start,
-                "period_end": claim.period_end,
-                "requests": claim.requests_per_min,
-                "tokens": claim.tokens_per_min,
-                "concurrent": claim.concurrent,
-            }
-            for claim in claims
-        ]
-    ).decode()
+    return encode([_line(claim) for claim in claims]).decode()
+
+
+def _line(claim: Claim) -> ClaimLine:
+    assert claim.cap_nano < 0 or claim.period_start is not None, f"the budget of {claim.key} has no period"
+    return ClaimLine(
+        claim.key,
+        claim.cap_nano,
+        claim.period,
+        claim.period_start,
+        claim.period_end,
+        claim.requests_per_min,
+        claim.tokens_per_min,
+        claim.concurrent,
+    )
+
+
+def claims_of(text: str) -> tuple[Claim, ...]:
+    """The claims of a stored hold."""
+    return tuple(
+        Claim(
+            line.key,
+            line.cap,
+            line.period,
+            line.period_start,
+            line.period_end,
+            line.requests,
+            line.tokens,
+            line.concurrent,
+        )
+        for line in _decode_claims(text)
+    )
 
 
 def refusal(verdict: Verdict) -> Refusal:

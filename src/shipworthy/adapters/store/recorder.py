@@ -15,8 +15,9 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 
 import psycopg
 from msgspec import Struct, structs
@@ -69,7 +70,12 @@ class PostgresRecorder:
     """ports.Recorder. ``start`` before use, ``close`` to drain."""
 
     def __init__(
-        self, store: Store, vault: Vault, observe: Observe, bounds: RecorderBounds | None = None, now: str | None = None
+        self,
+        store: Store,
+        vault: Vault,
+        observe: Observe,
+        bounds: RecorderBounds | None = None,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         self._bounds = bounds or RecorderBounds()
         self._observe = observe

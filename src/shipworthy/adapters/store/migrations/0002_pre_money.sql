@@ -35,6 +35,7 @@ create table pace (
 create table hold (
   tenant      text not null check (tenant <> ''),
   id          uuid not null,                     -- the exchange's
+  arrived_unix_ns bigint not null,               -- the exchange's: with its id it names the row
   claims      jsonb not null,                    -- of type claim[]
   amount_nano bigint not null check (amount_nano >= 0),
   tokens      bigint not null check (tokens >= 0),

@@ -227,7 +227,7 @@ end $$;
 -- A refusal is first looked for without locks, so that a caller who hammers on a spent budget neither writes nor makes others
 -- wait; admission is decided under the locks. p_again: the answer to a first try may have been lost on the way.
 create function reserve(
-  p_tenant text, p_id uuid, p_claims jsonb, p_amount bigint, p_tokens bigint, p_intent bytea, p_worker text,
+  p_tenant text, p_id uuid, p_arrived_unix_ns bigint, p_claims jsonb, p_amount bigint, p_tokens bigint, p_intent bytea, p_worker text,
   p_expires_s double precision, p_again boolean, p_now timestamptz
 ) returns verdict
 language plpgsql as $$
@@ -279,8 +279,8 @@ begin
     perform keep_pace(p);
     v_paces[i] := p;
   end loop;
-  insert into hold (tenant, id, claims, amount_nano, tokens, paced_s, worker, expires_at, intent)
-  values (p_tenant, p_id, p_claims, p_amount, p_tokens, coalesce(v_paces[1].head, 0), p_worker,
+  insert into hold (tenant, id, arrived_unix_ns, claims, amount_nano, tokens, paced_s, worker, expires_at, intent)
+  values (p_tenant, p_id, p_arrived_unix_ns, p_claims, p_amount, p_tokens, coalesce(v_paces[1].head, 0), p_worker,
           coalesce(p_now, clock_timestamp()) + make_interval(secs => p_expires_s), p_intent);
   return standing(v_claims, v_paces, p_now);
 end $$;

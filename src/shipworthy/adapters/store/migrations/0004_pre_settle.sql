@@ -112,11 +112,11 @@ begin
 end $$;
 
 -- One tenant's part of a batch. p_presume: these are the sweeper's entries, which stand only where their hold still does.
--- Returns how many rows were inserted.
+-- Returns the ids of the rows that are new.
 create function settle(
   p_tenant text, p_entries jsonb, p_presume boolean, p_now timestamptz,
   p_body_ids uuid[], p_body_parts text[], p_body_keys uuid[], p_body_nonces bytea[], p_body_texts bytea[], p_body_cut boolean[]
-) returns int
+) returns uuid[]
 language plpgsql as $$
 declare
   v_entries  entry[];
@@ -149,7 +149,9 @@ begin
   where e.inserted;
   perform settle_counters(p_tenant, v_entries, v_inserted, v_holds);
   perform settle_paces(p_tenant, v_entries, v_holds, p_now);
-  return (select count(*) from unnest(v_inserted) i where i);
+  return array(
+    select (e.exchange ->> 'id')::uuid
+    from unnest(v_entries, v_inserted) as e(exchange, claims, charged_nano, tokens, counts, inserted) where e.inserted);
 end $$;
 
 revoke execute on function settle, insert_exchange, settle_counters, settle_paces from public;

@@ -2,7 +2,7 @@
 
 -- name: reserve — every level or none, in one round trip
 select * from reserve(
-  %(tenant)s, %(id)s, %(claims)s::jsonb, %(amount_nano)s::bigint, %(tokens)s::bigint, %(intent)b, %(worker)s,
+  %(tenant)s, %(id)s, %(arrived_unix_ns)s, %(claims)s::jsonb, %(amount_nano)s::bigint, %(tokens)s::bigint, %(intent)b, %(worker)s,
   %(expires_s)s::float8, %(again)s, %(now)s::timestamptz
 );
 

@@ -1,0 +1,86 @@
+"""The sweeper: whatever a dead worker held is settled at its ceiling, and its exchange gets a row.
+
+Nobody knows what the worker's provider did, so the whole hold counts as spent: basis ``ceiling``, flag ``presumed``, outcome
+failed. It may run anywhere, at any time and on several machines at once: a hold is settled with its row or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_origin
+
+import msgspec
+from msgspec import structs
+from msgspec.structs import fields
+
+from shipworthy.model.exchange import Outcome, Row
+from shipworthy.model.ledger import Charge
+from shipworthy.model.money import PICO_PER_NANO, Basis, ChargeLine, Component
+from shipworthy.model.observation import Failed, Swept
+from shipworthy.model.op import Op
+from shipworthy.ports import Entry, Orphan, Sweeper
+
+BATCH_MAX = 200
+ROUNDS_MAX = 50
+PRESUMED = "presumed"
+
+_BLANKS: dict[object, object] = {str: "", int: 0, bool: False}
+_rows = msgspec.msgpack.Decoder(Row)
+
+
+async def sweep(op: Op, sweeper: Sweeper, dead_workers: Sequence[str] = ()) -> int:
+    """Settles the holds of ``dead_workers`` and every hold past its expiry; returns how many. Raises StoreUnavailable.
+
+    Also makes the record's tables for the months to come.
+    """
+    await sweeper.prepare_partitions()
+    holds = charged_nano = 0
+    for _ in range(ROUNDS_MAX):
+        orphans = await sweeper.orphans(dead_workers, BATCH_MAX)
+        settled = await sweeper.presume(op, [presumed(op, orphan) for orphan in orphans])
+        holds += len(settled)
+        charged_nano += sum(row.charged_nano for row in settled)
+        if len(orphans) < BATCH_MAX or not settled:
+            break
+    if holds:
+        op.observe(Swept(holds, charged_nano))
+    return holds
+
+
+def presumed(op: Op, orphan: Orphan) -> Entry:
+    """The exchange of an orphaned hold as it is recorded: all that was held is charged."""
+    hold = orphan.hold
+    amount_nano = hold.estimate.amount_nano
+    unit_pico = amount_nano * PICO_PER_NANO
+    line = ChargeLine(0, "", Component.REQUEST, 1, unit_pico, amount_nano, Basis.CEILING)
+    known = _known(op, orphan)
+    row = structs.replace(
+        known,
+        arrived_unix_ns=orphan.arrived_unix_ns,
+        outcome=Outcome.FAILED,
+        charge_lines=(line,) if amount_nano else (),
+        estimated_nano=amount_nano,
+        held_nano=amount_nano,
+        charged_nano=amount_nano,
+        overrun_nano=0,
+        refusal_detail=f"the worker {orphan.worker} ended before it settled",
+        flags=(*known.flags, PRESUMED),
+    )
+    return Entry(row, None, hold, Charge(row.charge_lines, amount_nano, 0, hold.estimate.tokens))
+
+
+def _known(op: Op, orphan: Orphan) -> Row:
+    """What was known when money was set aside; of an intent that cannot be read, what the hold itself says."""
+    hold = orphan.hold
+    try:
+        row = _rows.decode(orphan.intent)
+        if (row.id, row.tenant) == (hold.id, hold.tenant):
+            return row
+        reason = f"it names {row.tenant} {row.id}"
+    except msgspec.MsgspecError as unreadable:
+        reason = str(unreadable)
+    op.observe(Failed("sweep", f"the intent of the hold cannot be used: {reason}", str(hold.id), ""))
+    blank = {
+        field.name: _BLANKS.get(field.type, () if get_origin(field.type) is tuple else None) for field in fields(Row)
+    }
+    return msgspec.convert(blank | {"id": hold.id, "tenant": hold.tenant, "outcome": Outcome.FAILED}, Row)
