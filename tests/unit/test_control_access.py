@@ -136,6 +136,6 @@ def test_lists_show_what_the_holder_covers() -> None:
     ours, _ = made(memory)
     theirs, _ = made(memory, OPERATOR, tenant="southwind")
     plane, op = memory.plane, Op.for_cli(memory.plane.observe)
-    assert [key.id for key in run(list_keys(op, plane.keys, plane.snapshot(), ADMIN))] == [ours.id]
-    everyone = run(list_keys(op, plane.keys, plane.snapshot(), OPERATOR))
+    assert [key.id for key in run(list_keys(op, plane.keys, plane.acts, plane.snapshot(), ADMIN))] == [ours.id]
+    everyone = run(list_keys(op, plane.keys, plane.acts, plane.snapshot(), OPERATOR))
     assert {key.id for key in everyone} == {ours.id, theirs.id}

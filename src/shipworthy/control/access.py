@@ -17,7 +17,7 @@ from shipworthy.model.identity import Principal
 from shipworthy.model.op import Op, uuid7
 from shipworthy.model.policy import Role, Snapshot, Tenant
 from shipworthy.model.reading import EVERY_TENANT, Authority
-from shipworthy.ports import AdminAct, KeyStore, ServiceKey
+from shipworthy.ports import AdminAct, AdminRecorder, KeyStore, ServiceKey
 
 KEY_NAME_LETTERS_MAX = 64
 KEY_USE_CASES_MAX = 64
@@ -101,10 +101,11 @@ async def create_key(
 
 
 async def list_keys(
-    op: Op, keys: KeyStore, snapshot: Snapshot, holder: Authority, tenant: str = ""
+    op: Op, keys: KeyStore, acts: AdminRecorder, snapshot: Snapshot, holder: Authority, tenant: str = ""
 ) -> Sequence[ServiceKey]:
-    """The keys of one tenant, or of every tenant that ``holder`` covers, newest first."""
+    """The keys of one tenant, or of every tenant that ``holder`` covers, newest first. The read is recorded before."""
     scope = within(holder, tenant)
+    await acts.act(act_of(op, holder, "keys.read", scope, "keys", {}))
     tenants = sorted(snapshot.tenants) if scope == EVERY_TENANT else [scope]
     found = [key for name in tenants for key in await keys.list(name)]
     return sorted(found, key=lambda key: (key.created_at, key.id), reverse=True)

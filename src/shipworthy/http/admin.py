@@ -98,7 +98,7 @@ class Admin:
 
     async def keys(self, op: Op, holder: Authority, request: Request) -> Response:
         tenant = Query(request.query_params, ("tenant",), op.clock).text("tenant")
-        found = await list_keys(op, self.plane.keys, self.plane.snapshot(), holder, tenant)
+        found = await list_keys(op, self.plane.keys, self.plane.acts, self.plane.snapshot(), holder, tenant)
         now_ns = op.clock.unix_ns()
         return _json(KeysShown(keys=tuple(key_shown(key, now_ns) for key in found)))
 
