@@ -94,9 +94,7 @@ class Gather:
     def rest(self, fields: Object, named: frozenset[str], origin: Origin, turn: int, path: Path) -> None:
         """Every field of ``fields`` that the dialect has not ``named``, and those named that should be labels and aren't."""
         for key, value in fields.items():
-            if key not in named:
-                self.other(origin, turn, (*path, key), value)
-            elif key in LABELS and not (isinstance(value, str) and ID.match(value)):
+            if key not in named or (key in LABELS and not (isinstance(value, str) and ID.match(value))):
                 self.other(origin, turn, (*path, key), value)
 
     def id(self, origin: Origin, turn: int, path: Path, value: Json) -> str:
