@@ -78,7 +78,6 @@ async def postgres_bench(url: str, keys: Path) -> AsyncIterator[Bench]:
     vault = Vault(open_keyring(keys))
     async with Store(url) as store:
         recorder = PostgresRecorder(store, vault, observed.append, now=dial)
-        recorder.start()
 
         async def figures(tenant: str, claim: Claim) -> Figures:
             async with store.tenant(tenant) as conn:

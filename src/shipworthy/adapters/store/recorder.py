@@ -67,7 +67,7 @@ class Item:
 
 
 class PostgresRecorder:
-    """ports.Recorder. ``start`` before use, ``close`` to drain."""
+    """ports.Recorder, for the callers of one event loop. ``close`` drains it."""
 
     def __init__(
         self,
@@ -82,21 +82,15 @@ class PostgresRecorder:
         self._writer = BatchWriter(store.conninfo(StoreRole.RECORDER), vault, now)
         self._queue: deque[Item] = deque()
         self._bytes = 0
+        self._awaited = 0  # entries in the queue that somebody waits for
         self._writing = 0
         self._changed = threading.Condition()
         self._closing_at: float | None = None  # monotonic: until then the queue is drained
         self._trouble = ""  # why the last batch failed; "" when it did not
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
-    def start(self) -> None:
-        """In the event loop whose callers will wait for commits."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
-
     async def record(self, entry: Entry) -> None:
-        assert self._loop is not None, "start() comes first"
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         item = self._put(entry, waiter)
         try:
             async with asyncio.timeout(self._bounds.record_s):
@@ -134,6 +128,8 @@ class PostgresRecorder:
         with self._changed:
             if self._closing_at is not None:
                 raise StoreUnavailable("store.closed: the recorder is draining and takes nothing new")
+            if self._thread.ident is None:
+                self._thread.start()
             full = len(self._queue) >= self._bounds.queue_entries_max
             if full or (self._bytes + item.size > self._bounds.queue_bytes_max and self._queue):
                 raise StoreUnavailable(
@@ -141,7 +137,10 @@ class PostgresRecorder:
                 )
             self._queue.append(item)
             self._bytes += item.size
-            self._changed.notify()
+            self._awaited += waiter is not None
+            # what only gathers need not wake the writer: it looks again by itself, within gather_ms
+            if waiter is not None or len(self._queue) in (1, self._bounds.batch_entries_max):
+                self._changed.notify()
         return item
 
     def _take(self) -> list[Item]:
@@ -149,8 +148,7 @@ class PostgresRecorder:
         with self._changed:
             while not self._queue and self._closing_at is None:
                 self._changed.wait()
-            if self._queue and self._closing_at is None and all(item.waiter is None for item in self._queue):
-                self._changed.wait(self._bounds.gather_ms / 1e3)
+            self._gather()
             batch: list[Item] = []
             size = 0
             while self._queue and len(batch) < self._bounds.batch_entries_max:
@@ -158,9 +156,19 @@ class PostgresRecorder:
                     break
                 batch.append(self._queue.popleft())
                 size += batch[-1].size
+                self._awaited -= batch[-1].waiter is not None
             self._bytes -= size
             self._writing = len(batch)
             return batch
+
+    def _gather(self) -> None:
+        """Lets enqueued entries gather, unless one is waited for or there are enough."""
+        until = time.monotonic() + self._bounds.gather_ms / 1e3
+        while not self._awaited and len(self._queue) < self._bounds.batch_entries_max and self._closing_at is None:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return
+            self._changed.wait(left_s)
 
     # ---------------------------------------------------------------------------------------- the writer's thread
 
@@ -226,7 +234,7 @@ class PostgresRecorder:
 
     def _resolve(self, batch: Sequence[Item], failed: StoreUnavailable | None) -> None:
         waiters = [item.waiter for item in batch if item.waiter is not None]
-        if not waiters or self._loop is None:
+        if not waiters:
             return
 
         def tell() -> None:
@@ -239,4 +247,4 @@ class PostgresRecorder:
                     waiter.set_exception(failed)
 
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(tell)
+            waiters[0].get_loop().call_soon_threadsafe(tell)
