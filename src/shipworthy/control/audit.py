@@ -14,7 +14,7 @@ from shipworthy.control.wording import article, counted, lasting, listed, moment
 from shipworthy.model.errors import CODES
 from shipworthy.model.exchange import Outcome, Row
 from shipworthy.model.money import Basis, ChargeLine, Component
-from shipworthy.model.route import Attempt, Candidate
+from shipworthy.model.route import Attempt, Candidate, Strategy
 
 BASIS_WORDS = {
     Basis.REPORTED: "as the provider reported",
@@ -79,16 +79,18 @@ def explain(row: Row) -> tuple[Section, ...]:
 
 def _in_short(row: Row) -> Iterator[str]:
     asked = f"{_sender(row)} asked {_target(row)} at {moment(row.arrived_unix_ns)}"
+    model = f"the model {row.model}" if row.model else "no model"
     match row.outcome:
         case Outcome.SERVED if row.source == "replay":
             yield f"{asked} with an Idempotency-Key already used and got the stored answer again, without charge."
         case Outcome.SERVED:
             spent = f"in {lasting(row.duration_ns)}, for ${usd(row.charged_nano)}"
-            yield f"{asked} and was answered by {row.model or 'no model'} {spent}."
+            yield f"{asked} and was answered by {model} {spent}."
+            yield from _rescue(row)
         case Outcome.REFUSED:
             yield f"{asked} and was refused: {row.refusal_code}."
         case Outcome.CUT:
-            yield f"{asked}; the answer of {row.model or 'the model'} broke off after {lasting(row.duration_ns)}."
+            yield f"{asked}; the answer of {model} broke off after {lasting(row.duration_ns)}."
         case Outcome.FAILED:
             yield f"{asked} and got no answer: {row.refusal_code or 'the server failed'}."
         case Outcome.ABANDONED:
@@ -97,23 +99,28 @@ def _in_short(row: Row) -> Iterator[str]:
         yield from _refusal(row)
 
 
+def _rescue(row: Row) -> Iterator[str]:
+    failed = [attempt.model for attempt in row.attempts if attempt.failure]
+    if failed:
+        yield f"It took {counted(len(row.attempts), 'attempt')}: {listed(failed)} failed first."
+
+
 def _refusal(row: Row) -> Iterator[str]:
     stage = row.refusal_code.partition(".")[0]
     code = CODES.get(row.refusal_code)
+    facts = _Facts(use_case=row.use_case or row.alias, data_class=row.data_class)
+    said = row.refusal_detail or (code.message.format_map(facts) if code else "nothing more is recorded")
+    yield f"The stage `{stage}` said: {_ended(said)}"
     if code is None:
         yield f"The code {row.refusal_code} is not in this version's catalogue; it was written by another one."
     else:
-        facts = _Facts(use_case=row.use_case or row.alias, data_class=row.data_class, why=row.refusal_detail or "…")
-        yield f"The stage `{stage}` said: {code.message.format_map(facts)}"
         yield f"What the client was told to do: {code.hint.format_map(facts)}"
-    if row.refusal_detail:
-        yield f"What only the record knows: {_ended(row.refusal_detail)}"
     if row.outcome is Outcome.REFUSED and not row.attempts:
         yield "Nothing was asked of a provider."
 
 
 class _Facts(dict[str, str]):
-    """Facts of a refusal that the row keeps; the others are left open in the message."""
+    """Facts of a refusal that the row keeps by name; the others are left open in the words."""
 
     def __missing__(self, key: str) -> str:
         return "…"
@@ -124,10 +131,10 @@ class _Facts(dict[str, str]):
 
 def _who(row: Row) -> Iterator[str]:
     proof = f"the service key {row.key_id}" if row.key_id else f"a token of {row.issuer}" if row.issuer else ""
-    subject = f"The subject is {row.subject or 'unknown'} of the tenant {row.tenant}"
-    yield subject + (f", proved by {proof}." if proof else "; the row names no proof.")
+    subject = f"It was {row.subject or 'an unnamed subject'} of the tenant {row.tenant}"
+    yield f"{subject}, proved by {proof}." if proof else f"{subject}; the row names no proof."
     if row.actor:
-        yield f"The service {row.actor} acted for {row.subject}; both were verified."
+        yield f"{row.actor} acted for {row.subject}; both were verified."
     if row.end_user:
         yield f"The caller asserted the end user {row.end_user}: unverified, used for limits and accounting only."
     if row.session:
@@ -139,8 +146,8 @@ def _policy(row: Row) -> Iterator[str]:
         yield "No role was granted: the request ended before, or no role of the tenant matched."
     else:
         yield (
-            f"The claims matched the role {row.role} in the team {row.team or '(none)'}, "
-            f"with clearance up to {row.clearance or '(none)'}."
+            f"The role {row.role} of the team {row.team or '(none)'} matched, with clearance up to "
+            f"{row.clearance or '(none)'}."
         )
     if row.alias:
         yield f"The client named {row.alias}, which is an alias for the use case {row.use_case or '(none)'}."
@@ -148,11 +155,12 @@ def _policy(row: Row) -> Iterator[str]:
         yield f"The client named the use case {row.use_case}."
     if row.data_class:
         yield f"The data was handled as {row.data_class}."
-    if row.mode:
-        enforced = "every decision was enforced" if row.mode == "enforce" else "only identity, isolation and money were"
-        yield f"The use case is in the mode {row.mode}: {enforced}."
+    if row.mode == "enforce":
+        yield "The use case enforces every decision."
+    elif row.mode:
+        yield f"The use case is in the mode {row.mode}: only identity, isolation and money caps are enforced."
     if row.rules:
-        yield f"What decided, in order: {listed(row.rules)}."
+        yield f"Rules that decided, in order: {listed(row.rules)}."
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -167,18 +175,18 @@ def _models(row: Row) -> Iterator[str]:
         if row.outcome is not Outcome.SERVED:
             yield "It ended before models were considered."
         return
-    taken = [candidate for candidate in row.candidates if candidate.taken]
-    if row.strategy:
-        order = f": {listed([candidate.model for candidate in taken])}" if taken else ""
-        yield f"The strategy is {row.strategy}; {counted(len(taken), 'model')} could be tried{order}."
-    yield from (_candidate(candidate) for candidate in row.candidates)
+    taken = [candidate.model for candidate in row.candidates if candidate.taken]
+    if row.strategy and taken:
+        yield f"By the strategy {row.strategy} the order was {', then '.join(taken)}."
+    yield from (_candidate(candidate, row.strategy) for candidate in row.candidates)
 
 
-def _candidate(candidate: Candidate) -> str:
-    score = f", at the strategy's figure {candidate.score:g}" if candidate.score else ""
-    where = f"{candidate.model} at {candidate.provider}"
-    reason = _ended(candidate.reason or "no reason was recorded")
-    return f"{where} was {'taken' if candidate.taken else 'left'}{score}: {reason}"
+def _candidate(candidate: Candidate, strategy: str) -> str:
+    reason = candidate.reason.removeprefix(f"{strategy}: ") or "no reason was recorded"
+    if candidate.taken and strategy != Strategy.FIRST:
+        reason = f"{reason}, at {candidate.score:g}"  # of `first` it is only the place
+    verb = "taken" if candidate.taken else "left"
+    return f"{candidate.model} at {candidate.provider} was {verb}: {_ended(reason)}"
 
 
 def _attempts(row: Row) -> Iterator[str]:
@@ -195,8 +203,10 @@ def _attempt(attempt: Attempt) -> str:
         first = f"sent its first token after {lasting(attempt.first_token_ns)} and " if attempt.first_token_ns else ""
         return f"{begin}, {first}ended after {lasting(attempt.duration_ns)}{status}."
     why = FAILURE_WORDS.get(attempt.failure, attempt.failure)
-    said = f" It said: {_ended(attempt.detail)}" if attempt.detail else ""
-    billed = "The provider may have seen it" if attempt.sent else "Nothing was sent, so nothing can be billed"
+    said = f" Details: {_ended(attempt.detail)}" if attempt.detail else ""
+    billed = (
+        "The provider may have seen and billed it" if attempt.sent else "Nothing was sent, so nothing can be billed"
+    )
     return f"{begin}, failed after {lasting(attempt.duration_ns)}: {why} ({attempt.failure}{status}).{said} {billed}."
 
 
@@ -208,7 +218,7 @@ def _money(row: Row) -> Iterator[str]:
         yield "Nothing was estimated, held or charged."
         return
     yield (
-        f"At most ${usd(row.estimated_nano)} was estimated, ${usd(row.held_nano)} was held, "
+        f"It could cost ${usd(row.estimated_nano)} at most; ${usd(row.held_nano)} was held; "
         f"${usd(row.charged_nano)} was charged."
     )
     if row.overrun_nano:
@@ -271,7 +281,7 @@ def _checks(row: Row) -> Iterator[str]:
 
 
 def _special(row: Row) -> Iterator[str]:
-    yield from (f"{_ended(cut)}" for cut in row.cut)
+    yield from (_ended(cut[:1].upper() + cut[1:]) for cut in row.cut)
     yield from (FLAG_WORDS.get(flag, f"Flagged: {flag}.") for flag in row.flags)
     if row.finish and any(reason not in ("stop", "end_turn", "tool_calls", "tool_use") for reason in row.finish):
         yield f"The model stopped because of: {listed(row.finish)}."
@@ -292,7 +302,7 @@ def _sender(row: Row) -> str:
 
 
 def _target(row: Row) -> str:
-    return f"for {row.use_case}" if row.use_case else f"for {row.alias}" if row.alias else "for something unnamed"
+    return f"the use case {row.use_case}" if row.use_case else f"for {row.alias}" if row.alias else "for something unnamed"
 
 
 def _ended(text: str) -> str:

@@ -80,7 +80,7 @@ def refused(code: str = "reserve.budget_exhausted", **changes: object) -> Row:
     nothing: dict[str, object] = {
         "outcome": Outcome.REFUSED,
         "refusal_code": code,
-        "refusal_detail": "team=support: cap 2000.000000000 USD, free 0.000000120 USD",
+        "refusal_detail": "The month budget of team=support does not cover this request.",
         "candidates": (),
         "attempts": (),
         "receipts": (),

@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from shipworthy.model.chat import Request
+from shipworthy.model.errors import Refusal
 from shipworthy.model.exchange import Bodies, Exchange, Outcome, Received, Row
 from shipworthy.model.guard import Receipt
 from shipworthy.model.identity import Considered, Grant, Principal
@@ -91,7 +92,7 @@ def row_of(snapshot: Snapshot, x: Exchange) -> Row:
         lease_id=hold.lease_id if hold else None,
         outcome=x.outcome,
         refusal_code=refusal.code if refusal else "",
-        refusal_detail=refusal.detail[:DETAIL_CHARS_MAX] if refusal else "",
+        refusal_detail=_told(refusal)[:DETAIL_CHARS_MAX] if refusal else "",
         model=reply.model.name if reply else "",
         provider=reply.model.provider.name if reply else "",
         source=reply.source.value if reply else "",
@@ -209,6 +210,11 @@ def _steps(x: Exchange) -> tuple[Step, ...]:
     if received.first_ns:
         steps.append(Step("deliver", received.first_ns, received.last_ns - received.first_ns))
     return tuple(sorted(steps, key=lambda step: step.start_ns))
+
+
+def _told(refusal: Refusal) -> str:
+    """What the client read, with its facts (which level, which limit), and what only the log and the record may know."""
+    return f"{refusal.message} [{refusal.detail}]" if refusal.detail else refusal.message
 
 
 def _considered(x: Exchange) -> Considered:
