@@ -19,7 +19,7 @@ from shipworthy.adapters.telemetry.line_writer import LineWriter, Stream
 from shipworthy.adapters.telemetry.redaction import excerpt
 from shipworthy.adapters.telemetry.rendering import Render, Value, json_line, pretty_line
 from shipworthy.model.observation import Observation, Refused
-from shipworthy.model.op import Clock, Observe, SystemClock
+from shipworthy.model.op import Clock, SystemClock
 
 LINE_BYTES_MAX = 16_384
 FIELD_CHARS_MAX = 2_000
@@ -146,7 +146,7 @@ def _console(process: str) -> JsonLog:
     return JsonLog(stream, process, render=pretty_line if pretty else json_line)
 
 
-def console_log(process: str) -> Observe:
+def console_log(process: str) -> JsonLog:
     """The default sink: stderr, as JSON lines, or as short columns where a person sits at it. One a process."""
     return _console(process)
 

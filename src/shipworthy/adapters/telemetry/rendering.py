@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
@@ -12,16 +11,24 @@ from shipworthy.adapters.telemetry.levels import Level
 Value = str | int | float | bool | None
 Render = Callable[[int, Level, str, str, Mapping[str, Value]], bytes]
 
-_dumps = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+_dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
+_INFINITE = (float("inf"), float("-inf"))
+LEVEL_NAMES = {level: level.name.lower() for level in Level}
 _second: tuple[int, str] = (-1, "")
 
 
 def json_line(unix_ns: int, level: Level, process: str, event: str, fields: Mapping[str, Value]) -> bytes:
     """One JSON object. Everything beyond printable ASCII is escaped, so no text can forge a line or move a cursor."""
-    line = {"ts": rfc3339(unix_ns), "level": level.name.lower(), "process": process, "event": event}
-    for name, value in fields.items():
-        line[name if name not in HEAD else f"{event}_{name}"] = finite(value)  # type: ignore[assignment]
-    return _dumps(line).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+    if not HEAD.isdisjoint(fields):
+        fields = {f"{event}_{name}" if name in HEAD else name: value for name, value in fields.items()}
+    line = {"ts": rfc3339(unix_ns), "level": LEVEL_NAMES[level], "process": process, "event": event, **fields}
+    try:
+        text = _dumps(line)
+    except ValueError:  # JSON has no NaN and no infinity
+        text = _dumps(
+            {name: value if value == value and value not in _INFINITE else None for name, value in line.items()}
+        )
+    return text.replace("\x7f", "\\u007f").encode("ascii") + b"\n"
 
 
 HEAD = frozenset({"ts", "level", "process", "event"})
@@ -35,7 +42,7 @@ def pretty_line(unix_ns: int, level: Level, process: str, event: str, fields: Ma
         for name, value in fields.items()
         if value not in ("", 0, None) and name != "traceback"
     )
-    line = f"{rfc3339(unix_ns)[11:23]} {level.name.lower():<7} {process:<11} {event:<16} {said}\n"
+    line = f"{rfc3339(unix_ns)[11:23]} {LEVEL_NAMES[level]:<7} {process:<11} {event:<16} {said}\n"
     for below in str(fields.get("traceback") or "").splitlines():
         line += f"    {_printable(below)}\n"
     return line.encode("ascii", "backslashreplace")
@@ -50,13 +57,6 @@ def rfc3339(unix_ns: int) -> str:
         text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         _second = (second, text)
     return f"{text}.{ns // 1_000:06d}Z"
-
-
-def finite(value: Value) -> Value:
-    """JSON has no NaN and no infinity; durations need no more than a nanosecond of a millisecond."""
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
 
 
 def _shown(value: Value) -> str:
