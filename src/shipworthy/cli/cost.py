@@ -1,0 +1,103 @@
+"""``shipworthy cost report``: what was spent, over any period in any zone, exact to the nano-dollar."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shipworthy.cli.key import say_json
+from shipworthy.cli.options import Config, Json
+from shipworthy.cli.plane import with_plane
+from shipworthy.cli.token import plain
+from shipworthy.model.reading import By
+
+if TYPE_CHECKING:
+    from shipworthy.control.finops import CostReport, CostShown
+    from shipworthy.model.op import Op
+    from shipworthy.model.reading import Authority
+    from shipworthy.ports import ControlPlane
+
+COUNTS = ("exchanges", "served", "refused", "cut", "failed", "abandoned", "input_tokens", "output_tokens")
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def register(app: typer.Typer) -> None:
+    cost = typer.Typer(help="What was spent.", no_args_is_help=True)
+    cost.command("report")(report)
+    cost.callback()(lambda: None)  # a group of one verb stays a group
+    app.add_typer(cost, name="cost")
+
+
+def report(
+    by: Annotated[By, typer.Option(help="What it is told apart by.")] = By.USE_CASE,
+    since: Annotated[str, typer.Option(help="From then on: 2026-11-01, 2026-11-01T08:00, 36h, 7d, 4w ago.")] = "",
+    until: Annotated[str, typer.Option(help="Before then; nothing = now.")] = "",
+    period: Annotated[str, typer.Option(help="The running hour, day, week, month or year, instead.")] = "",
+    zone: Annotated[str, typer.Option(help="The time zone of these, such as Europe/Berlin.")] = "UTC",
+    tenant: Annotated[str, typer.Option(help="Only this tenant.")] = "",
+    form: Annotated[Format, typer.Option("--format", help="CSV is safe to open in a spreadsheet.")] = Format.TABLE,
+    config: Config = Path("shipworthy.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Sum the record. Without a time it is the running month. Totals equal the rows; the read is recorded."""
+
+    async def story(op: Op, plane: ControlPlane, holder: Authority) -> CostReport:
+        from datetime import UTC, datetime
+
+        from shipworthy.control.finops import cost_report, span_of, zone_of
+
+        now = datetime.fromtimestamp(op.clock.unix_ns() // 1_000_000_000, tz=UTC)
+        span = span_of(since, until, period, zone_of(zone), now)
+        return await cost_report(op, plane.exchanges, plane.acts, holder, by, span, zone, tenant)
+
+    found = with_plane(config, story)
+    if as_json or form is Format.JSON:
+        say_json(found)
+    elif form is Format.CSV:
+        from shipworthy.control.finops import as_csv
+
+        typer.echo(as_csv(found), nl=False)
+    else:
+        show_table(found)
+
+
+def show_table(found: CostReport) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_footer=bool(found.lines), footer_style="bold")
+    counts = [name for name in COUNTS if name in ("exchanges", "served") or getattr(found.total, name)]
+    table.add_column("tenant", overflow="fold")
+    if found.by is not By.TENANT:
+        table.add_column(found.by.value, "total", overflow="fold")
+    for name in counts:
+        table.add_column(name.replace("_", " "), f"{getattr(found.total, name):,}", justify="right")
+    table.add_column("USD", found.total.charged_usd, justify="right")
+    if found.total.overrun_nano:
+        table.add_column("of it overrun", found.total.overrun_usd, justify="right")
+    for line in found.lines:
+        table.add_row(*map(Text, _cells(line, found, counts)))
+    console = Console(highlight=False, emoji=False)
+    console.print(Text(f"{found.since} to {found.until} ({plain(found.zone)})", style="dim"))
+    console.print(table if found.lines else Text("Nothing happened in that time."))
+
+
+def _cells(line: CostShown, found: CostReport, counts: list[str]) -> list[str]:
+    cells = [plain(line.tenant)]
+    if found.by is not By.TENANT:
+        cells.append(plain(line.name) or "(none)")
+    cells += [f"{getattr(line, name):,}" for name in counts]
+    cells.append(line.charged_usd)
+    if found.total.overrun_nano:
+        cells.append(line.overrun_usd)
+    return cells
