@@ -7,10 +7,19 @@ issuer that is away is served from the cache for the stated age; nobody makes us
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from shipworthy.adapters.identity.issuers import Issuers
 from shipworthy.adapters.identity.settings import IdentitySettings, IssuerSettings, KeyTimes
@@ -130,6 +139,46 @@ def test_plain_http_is_for_loopback_only() -> None:
             assert "plain http" in missing[0]
 
     asyncio.run(scene())
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """A server's TLS with a certificate for 127.0.0.1 that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(
+        certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem")
+    return context
+
+
+@pytest.mark.parametrize("vouched", [False, True], ids=["unknown authority", "trusted by the machine"])
+def test_keys_come_from_a_server_that_somebody_vouches_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vouched: bool
+) -> None:
+    """TLS is verified; the same server is trusted once its certificate is among the authorities."""
+    with LocalIssuer(tls=self_signed(tmp_path)) as secure:
+        secure.add_key("EdDSA")
+
+        async def scene() -> None:
+            async with house(settings(secure)) as here:
+                code = await here.code(secure.token())
+                assert code == ("accepted" if vouched else "identify.issuer_unavailable")
+                assert vouched or "Certificate" in here.degraded()[0].reason
+
+        if vouched:
+            context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+            monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", context)
+        asyncio.run(scene())
 
 
 FAULTS = {

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shipworthy.adapters.identity.inspection import JwtInspector
@@ -144,7 +144,9 @@ def test_any_key_set(document: bytes) -> None:
 )
 def test_any_change_of_a_published_key(key: SigningKey, change: dict[str, Any]) -> None:
     """A published key may be garbled in any way: it is left out or still the same key, and nothing else is raised."""
-    found = read_keys(json.dumps({"keys": [key.published() | change]}).encode())
+    document = json.dumps({"keys": [key.published() | change]})
+    assume("NaN" not in document and "Infinity" not in document)  # not JSON, so no key set at all
+    found = read_keys(document.encode())
     assert len(found.keys) + len(found.left) == 1
     for usable in found.keys:
         assert usable.algorithms <= {"RS256", "PS256", "ES256", "EdDSA"}

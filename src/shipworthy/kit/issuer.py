@@ -10,6 +10,7 @@ It runs in a thread of its own, so that tests of any kind can use it, and listen
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -45,7 +46,9 @@ class Fault(StrEnum):
 class LocalIssuer:
     """One issuer. ``fault`` may be changed at any time; ``asked`` counts the requests for keys."""
 
-    def __init__(self, audience: str = "shipworthy", clock: Clock | None = None) -> None:
+    def __init__(
+        self, audience: str = "shipworthy", clock: Clock | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.audience = audience
         self.clock = clock or SystemClock()
         self.keys: dict[str, SigningKey] = {}
@@ -55,6 +58,7 @@ class LocalIssuer:
         self.speaks_for = ""  # what discovery says that the issuer is; "" = the truth
         self.jwks_named = ""  # where discovery says that the keys are; "" = the truth
         self.issuer = ""
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._ended = asyncio.Event()
@@ -124,10 +128,10 @@ class LocalIssuer:
         app.router.add_get("/moved" + JWKS_PATH, self._moved)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
         host, port = runner.addresses[0][:2]
-        self.issuer = f"http://{host}:{port}"
+        self.issuer = f"{'https' if self._tls else 'http'}://{host}:{port}"
         self._ready.set()
         await self._ended.wait()
         await runner.cleanup()
