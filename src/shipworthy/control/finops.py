@@ -154,10 +154,8 @@ def zone_of(name: str) -> ZoneInfo:
 def instant(name: str, said: str, zone: ZoneInfo, now: datetime) -> datetime:
     """The moment that ``said`` means: a date, a time on ``zone``'s clock, or so long ago. Raises Refusal admin.invalid."""
     ago = AGO.fullmatch(said)
-    if ago:
-        return (now - int(ago[1]) * AGO_UNITS[ago[2]]).astimezone(zone)
     try:
-        at = datetime.fromisoformat(said)
+        at = now - int(ago[1]) * AGO_UNITS[ago[2]] if ago else datetime.fromisoformat(said)
     except ValueError as wrong:
         reason = f"{said!r} is no date (2026-11-01), time (2026-11-01T08:00) or time ago (36h, 7d, 4w)"
         raise Refusal("admin.invalid", name=name, reason=reason) from wrong
