@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from msgspec import Struct
 
@@ -38,7 +38,6 @@ from shipworthy.adapters.store.vault import Vault
 from shipworthy.adapters.telemetry.fanout import fan
 from shipworthy.adapters.telemetry.logs import console_log
 from shipworthy.adapters.telemetry.metrics import Metrics
-from shipworthy.adapters.telemetry.spans import Traces
 from shipworthy.manifest.load import Loaded as Loaded
 from shipworthy.manifest.load import load
 from shipworthy.model.errors import Refusal, StartRefused, StoreUnavailable
@@ -63,6 +62,9 @@ from shipworthy.stages.reserve import make_reserve
 from shipworthy.stages.route import make_route
 from shipworthy.stages.settle import settle
 from shipworthy.standard import PROVIDERS
+
+if TYPE_CHECKING:
+    from shipworthy.adapters.telemetry.spans import Traces
 
 RETIRE_S = 600.0
 """How long the connections of a provider that a reload dropped serve the requests that began before."""
@@ -334,9 +336,13 @@ async def launch_worker(launch: Launch) -> AsyncIterator[DataWorker]:
 
 
 def traces_of(loaded: Loaded, observe: Observe) -> Traces | None:
-    """The exporter of traces, where the manifest names a place for them."""
+    """The exporter of traces, where the manifest names a place for them; its library is loaded only then."""
     endpoint = loaded.deployment.telemetry.otlp_endpoint
-    return Traces(endpoint, loaded.snapshot.environment, observe) if endpoint else None
+    if not endpoint:
+        return None
+    from shipworthy.adapters.telemetry.spans import Traces
+
+    return Traces(endpoint, loaded.snapshot.environment, observe)
 
 
 def nobody(_: Row) -> None:

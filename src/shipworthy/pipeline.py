@@ -20,6 +20,7 @@ from shipworthy.ports import Arrival, Opening, Replay, Sink, Stages
 async def serve(x: Exchange, stages: Stages, arrival: Arrival, sink: Sink) -> None:
     """Takes one request to exactly one outcome. The last payload leaves only when the exchange is closed."""
     last = b""
+    replay: Replay | None = None
     try:
         await admit(x, stages, arrival)
         last = await deliver(x, stages, sink)
@@ -28,19 +29,19 @@ async def serve(x: Exchange, stages: Stages, arrival: Arrival, sink: Sink) -> No
         x.outcome = Outcome.ABANDONED if x.op.left else Outcome.CUT
         await close(x, stages)
         raise
-    except Replay as replay:
-        x.outcome = Outcome.SERVED
-        await close(x, stages)
-        return await sink.replay(replay.stored)
+    except Replay as repeated:
+        x.outcome, replay = Outcome.SERVED, repeated
     except Exception as reason:  # every exchange ends in one outcome, so nothing passes here unnamed
         x.outcome, x.refusal = judge(x, reason)
-    try:
-        await close(x, stages)
-    except StoreUnavailable as unavailable:
-        return await sink.refuse(Refusal("record.unavailable", detail=str(unavailable), retry_after_s=5))
-    if hasattr(x, "refusal"):
-        return await sink.refuse(x.refusal)
-    await sink.finish(opening(x), last)
+    unrecorded = await close(x, stages)
+    if unrecorded is not None:
+        await sink.refuse(unrecorded)
+    elif replay is not None:
+        await sink.replay(replay.stored)
+    elif hasattr(x, "refusal"):
+        await sink.refuse(x.refusal)
+    else:
+        await sink.finish(opening(x), last)
 
 
 async def admit(x: Exchange, stages: Stages, arrival: Arrival) -> None:
@@ -76,8 +77,8 @@ async def deliver(x: Exchange, stages: Stages, sink: Sink) -> bytes:
     return b""
 
 
-async def close(x: Exchange, stages: Stages) -> None:
-    """Settles and records, once, however often the waiting task is cancelled.
+async def close(x: Exchange, stages: Stages) -> Refusal | None:
+    """Settles and records, once, however often the waiting task is cancelled; why the answer must not be given, if so.
 
     A bare second ``await`` would lose the settlement on a second cancel, so this waits for the task until it is done.
     """
@@ -88,17 +89,25 @@ async def close(x: Exchange, stages: Stages) -> None:
             await asyncio.wait({concluding})
         except asyncio.CancelledError as again:
             cancelled = again
-    concluding.result()
     if cancelled is not None:
         raise cancelled
+    return concluding.result()
 
 
-async def conclude(x: Exchange, stages: Stages) -> None:
-    if hasattr(x, "reply"):
-        await x.reply.events.aclose()
-    if hasattr(x, "hold"):
-        x.charge = stages.settle(x.op, x.hold, x.grant, x.attempts, x.received)
-    await stages.record(x.op, x)
+async def conclude(x: Exchange, stages: Stages) -> Refusal | None:
+    """The close itself. An answer that is not recorded is not given, whatever the reason."""
+    try:
+        if hasattr(x, "reply"):
+            await x.reply.events.aclose()
+        if hasattr(x, "hold"):
+            x.charge = stages.settle(x.op, x.hold, x.grant, x.attempts, x.received)
+        await stages.record(x.op, x)
+    except StoreUnavailable as away:
+        return Refusal("record.unavailable", detail=str(away), retry_after_s=5)
+    except Exception as bug:
+        say_bug(x, "close", bug)
+        return Refusal("record.unavailable", detail=type(bug).__name__)
+    return None
 
 
 def judge(x: Exchange, reason: Exception) -> tuple[Outcome, Refusal]:
@@ -111,9 +120,13 @@ def judge(x: Exchange, reason: Exception) -> tuple[Outcome, Refusal]:
         case ProviderFailure():
             return Outcome.CUT, Refusal("call.cut", detail=str(reason))
         case _:
-            seen = "".join(traceback.format_exception(reason))
-            x.op.observe(Failed(where="pipeline", reason=repr(reason), exchange_id=str(x.op.id), traceback=seen))
+            say_bug(x, "pipeline", reason)
             return Outcome.FAILED, Refusal("server.internal", detail=type(reason).__name__)
+
+
+def say_bug(x: Exchange, where: str, bug: Exception) -> None:
+    seen = "".join(traceback.format_exception(bug))
+    x.op.observe(Failed(where=where, reason=repr(bug), exchange_id=str(x.op.id), traceback=seen))
 
 
 def opening(x: Exchange) -> Opening:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from shipworthy.cli.options import fail
+from shipworthy.cli.options import EXIT_PROBLEM, fail
 
 if TYPE_CHECKING:
     from shipworthy.model.observation import Observation
@@ -65,7 +65,7 @@ def demo(
     admin_port: int = typer.Option(8090, help="Port of the control plane; 0 = any free one."),
 ) -> None:
     """Run a whole deployment on this machine: PostgreSQL, a local model, two tenants, and a tour for real."""
-    from shipworthy.cli.tour import Tour
+    from shipworthy.cli.tour import Tour, TourFailed
     from shipworthy.model.errors import StartRefused
     from shipworthy.process.supervisor import Supervisor
 
@@ -79,9 +79,14 @@ def demo(
                 log.flush()
 
             supervisor = Supervisor(config, migrate=False, observe=observe, progress=say, log=log)
-            asyncio.run(_run(supervisor, Tour(config, supervisor, place / "server.log", bundled=not (model or openai)), once))
+            asyncio.run(
+                _run(supervisor, Tour(config, supervisor, place / "server.log", bundled=not (model or openai)), once)
+            )
     except StartRefused as refused:
         fail(refused)
+    except TourFailed as failed:
+        typer.secho(f"the tour stopped: {failed}", fg="red", err=True)
+        raise typer.Exit(EXIT_PROBLEM) from failed
 
 
 def say(said: str) -> None:

@@ -76,7 +76,9 @@ def _checks(config: Path) -> list[Check]:
     ]
     for issuer in deployment.identity.issuers:
         where = issuer.jwks_uri or issuer.issuer
-        checks.append(Check(f"issuer {issuer.issuer}"[:40], _reach(where), hint="tokens of this issuer will be refused"))
+        checks.append(
+            Check(f"issuer {issuer.issuer}"[:40], _reach(where), hint="tokens of this issuer will be refused")
+        )
     for provider in loaded.snapshot.providers.values():
         where = str(getattr(provider.settings, "base_url", "") or "")
         if where:
@@ -124,7 +126,9 @@ async def _disk(path: Path) -> str:
     place = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if free < FREE_BYTES_MIN:
-        raise StartRefused("machine.disk", f"{free >> 20} MiB free at {place}", "free space: a full disk stops the record")
+        raise StartRefused(
+            "machine.disk", f"{free >> 20} MiB free at {place}", "free space: a full disk stops the record"
+        )
     return f"{free >> 30} GiB free at {place}"
 
 
@@ -153,7 +157,9 @@ async def _local_model() -> str:
     try:
         return f"xllamacpp {version('xllamacpp')}"
     except PackageNotFoundError:
-        raise StartRefused("local.extra_missing", "the extra `local` is not installed", "pip install 'shipworthy[local]'") from None
+        raise StartRefused(
+            "local.extra_missing", "the extra `local` is not installed", "pip install 'shipworthy[local]'"
+        ) from None
 
 
 def _reach(url: str) -> Callable[[], Awaitable[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,9 @@ from shipworthy.process.supervisor import Supervisor
 
 SPENDING_TRIES_MAX = 20
 RECORD_WAIT_S = 5.0
+LOG_WAIT_S = 3.0
 LOG_TAIL_BYTES = 262_144
+LEFT_TO_AUDIT_SHOW = {"Checks", "What was changed or is special", "How to find it elsewhere"}
 
 
 class TourFailed(Exception):
@@ -56,18 +59,20 @@ class Tour:
     async def _question(self, token: str) -> None:
         self._title("1 · A real question, answered")
         if self._bundled:
-            self._say("(the bundled model is a small [b]base[/b] model, prompted with a few examples: expect short, plain answers)")
+            self._say(
+                "(the bundled model is a small [b]base[/b] model, prompted with a few examples: expect short, plain answers)"
+            )
         status, body, request_id = await self._ask(token, "support", "What is the capital of Germany?")
         self._expect(status, 200, body)
         await self._show_record(request_id, outcome="served")
 
     async def _refusals(self, agent: str, analyst: str) -> None:
         self._title("2 · Three refusals")
-        self._say("[b]A forged token[/b]: the payload was changed after signing.")
+        self._say("[b]A forged token[/b]: another subject was written into it after signing.")
         status, body, request_id = await self._ask(_forged(agent), "support", "Who am I?")
         self._expect(status, 401, body)
-        self._show_log(request_id)
-        self._say("\n[b]A spent budget[/b]: southwind has $0.00003 a day.")
+        await self._show_log(request_id)
+        self._say("\n[b]A spent budget[/b]: southwind has $0.00001 a day.")
         for _ in range(SPENDING_TRIES_MAX):
             status, body, request_id = await self._ask(analyst, "support", "What is the chemical symbol for gold?")
             if status != 200:
@@ -97,7 +102,7 @@ class Tour:
         self._plain(f"export TOKEN={token}\nexport ADMIN_TOKEN={admin}\n")
         body = json.dumps({"model": "support", "messages": [{"role": "user", "content": "Who made Windows?"}]})
         self._plain(
-            f"curl {base}/v1/chat/completions -H \"authorization: Bearer $TOKEN\" \\\n"
+            f'curl {base}/v1/chat/completions -H "authorization: Bearer $TOKEN" \\\n'
             f"  -H 'content-type: application/json' -d '{body}'\n"
         )
         self._plain(
@@ -109,10 +114,14 @@ class Tour:
 
     # ------------------------------------------------------------------------------------------ asking and showing
 
-    async def _ask(self, token: str, model: str, question: str, data_class: str = "") -> tuple[int, dict[str, Any], str]:
+    async def _ask(
+        self, token: str, model: str, question: str, data_class: str = ""
+    ) -> tuple[int, dict[str, Any], str]:
         """Sends one streamed request and prints the answer as it comes: status, error body ({} = none), request id."""
         headers = {"authorization": f"Bearer {token}"} | ({"x-shipworthy-data-class": data_class} if data_class else {})
-        self._say(f"[dim]POST /v1/chat/completions  model={model}{'  x-shipworthy-data-class: ' + data_class if data_class else ''}[/dim]")
+        self._say(
+            f"[dim]POST /v1/chat/completions  model={model}{'  x-shipworthy-data-class: ' + data_class if data_class else ''}[/dim]"
+        )
         self._say(f"[cyan]→ {escape(question)}[/cyan]")
         body = {"model": model, "stream": True, "messages": [{"role": "user", "content": question}]}
         async with self._http.post("/v1/chat/completions", json=body, headers=headers) as answer:
@@ -136,11 +145,18 @@ class Tour:
         row = await self._row(UUID(request_id))
         if row is None or row.outcome.value != outcome:
             raise TourFailed(f"the record of {request_id} was expected to say {outcome}: {row and row.outcome.value}")
-        steps = "  ".join(f"{step.stage} {step.duration_ns / 1e6:.1f}" for step in row.steps if step.duration_ns > 50_000)
-        lines = [escape(sentence) for sentence in explain(row)]
+        lines = [
+            f"[b]{escape(section.title)}[/b] · {escape(' '.join(section.sentences))}"
+            for section in explain(row)
+            if section.title not in LEFT_TO_AUDIT_SHOW
+        ]
         used = f"{row.usage.input} in, {row.usage.output} out" if row.usage else "none"
-        lines.append(f"[dim]tokens {used} · cost ${row.charged_nano / NANO_PER_USD:.9f} · ms per step: {steps}[/dim]")
-        self._console.print(Panel("\n".join(lines), title=f"record {request_id}", title_align="left", border_style="dim"))
+        lines.append(
+            f"[dim]tokens {used} · cost ${row.charged_nano / NANO_PER_USD:.9f} · shipworthy audit show {row.id}[/dim]"
+        )
+        self._console.print(
+            Panel("\n".join(lines), title=f"record {request_id}", title_align="left", border_style="dim")
+        )
         return row
 
     async def _row(self, exchange_id: UUID) -> Row | None:
@@ -152,15 +168,22 @@ class Tour:
                     return row
                 await asyncio.sleep(0.05)
 
-    def _show_log(self, request_id: str) -> None:
+    async def _show_log(self, request_id: str) -> None:
         """A request without a sender leaves no row: a line in the bounded security log, and a counter."""
+        deadline = time.monotonic() + LOG_WAIT_S
+        while not (found := self._logged(request_id)):
+            if time.monotonic() > deadline:
+                raise TourFailed(f"the security log does not mention {request_id}")
+            await asyncio.sleep(0.05)
+        text = "No sender is known, so there is no row: a counter, and this line of the security log.\n" + found[-1]
+        self._console.print(
+            Panel(escape(text), title=f"security log {request_id}", title_align="left", border_style="dim")
+        )
+
+    def _logged(self, request_id: str) -> list[str]:
         with self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - LOG_TAIL_BYTES))
-            found = [line for line in log.read().decode("utf-8", "replace").splitlines() if request_id in line]
-        if not found:
-            raise TourFailed(f"the security log does not mention {request_id}")
-        text = "No sender is known, so there is no row: a counter, and this line of the security log.\n" + found[-1]
-        self._console.print(Panel(escape(text), title=f"security log {request_id}", title_align="left", border_style="dim"))
+            return [line for line in log.read().decode("utf-8", "replace").splitlines() if request_id in line]
 
     def _expect(self, status: int, wanted: int, body: dict[str, Any]) -> None:
         if status != wanted:
@@ -184,9 +207,12 @@ class Tour:
 
 
 def _forged(token: str) -> str:
-    """``token`` with another payload under the old signature."""
+    """``token`` with another subject under the old signature."""
     head, payload, signature = token.split(".")
-    return f"{head}.{payload[:-2]}{'AA' if not payload.endswith('AA') else 'BB'}.{signature}"
+    claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    claims["sub"] = "someone-else"
+    forged = urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode()).rstrip(b"=").decode()
+    return f"{head}.{forged}.{signature}"
 
 
 def _silent(_: Observation) -> None:

@@ -87,11 +87,11 @@ def link_models(linking: Linking, providers: dict[str, Provider]) -> dict[str, M
             linking.tree.report((*path, "output_tokens_max"), "more than the model's context holds", wanted=wanted)
         price = _price(linking, path, shape)
         if provider is not None and price is not None:
-            linked[name] = _model(name, shape, provider, price)
+            linked[name] = _model(name, shape, provider, price, linking.specs[provider.kind].template_tokens)
     return linked
 
 
-def _model(name: str, shape: ModelShape, provider: Provider, price: Price) -> Model:
+def _model(name: str, shape: ModelShape, provider: Provider, price: Price, template_tokens: int) -> Model:
     return Model(
         name=name,
         provider=provider,
@@ -103,6 +103,7 @@ def _model(name: str, shape: ModelShape, provider: Provider, price: Price) -> Mo
         output_tokens_max=shape.output_tokens_max,
         price=price,
         chars_per_token=shape.chars_per_token,
+        template_tokens=template_tokens,
     )
 
 

@@ -157,7 +157,7 @@ CODES: dict[str, Code] = {
     "authorize.choices": Code("{asked} choices were asked for; at most {limit} are allowed.", "Ask for fewer choices."),
     # reserve
     "reserve.budget_exhausted": Code(
-        "The {period} budget of {level} does not cover this request.",
+        "The budget of {level} for this {period} does not cover this request.",
         "Wait for the next period, or ask the budget's owner to raise it. Do not retry.",
     ),
     "reserve.requests_limit": Code(

@@ -72,3 +72,8 @@ class Charge(Struct, frozen=True):
     amount_nano: int
     overrun_nano: int
     tokens: int
+
+
+def level_words(key: str) -> str:
+    """A level's key as a person says it: ``tenant`` → the tenant, ``team=support`` → team support."""
+    return "the tenant" if key == "tenant" else ", ".join(key.replace("=", " ").replace("_", " ").split("/"))

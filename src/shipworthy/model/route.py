@@ -74,6 +74,7 @@ class Model(Struct, frozen=True):
     output_tokens_max: int
     price: Price
     chars_per_token: float  # calibrated ratio for counting when the provider reports no usage
+    template_tokens: int = 0  # what the provider's own prompt adds at most (worked examples of a base model)
 
 
 class Strategy(StrEnum):

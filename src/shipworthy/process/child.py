@@ -22,7 +22,9 @@ KILL_AFTER_S = 5.0
 class Child:
     """One process of ``module``. Its id changes at every spawn: holds belong to a process, not to a place."""
 
-    def __init__(self, module: str, name: str, heard: Callable[[Child, Message], Awaitable[None]], log: TextIO | None) -> None:
+    def __init__(
+        self, module: str, name: str, heard: Callable[[Child, Message], Awaitable[None]], log: TextIO | None
+    ) -> None:
         self.module = module
         self.name = name
         self.process_id = ""
@@ -48,7 +50,12 @@ class Child:
         with theirs:
             fds = [theirs.fileno(), *(each.fileno() for each in sockets)]
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self.module, *map(str, fds), pass_fds=fds, stdin=asyncio.subprocess.DEVNULL,
+                sys.executable,
+                "-m",
+                self.module,
+                *map(str, fds),
+                pass_fds=fds,
+                stdin=asyncio.subprocess.DEVNULL,
                 stderr=self._log,
             )
         self._spawned_s = asyncio.get_running_loop().time()

@@ -54,7 +54,9 @@ class Ground:
             apply(migrate_url, login_of(self.store_url), progress=self._progress)
         elif migrate_url and (pending := plan(migrate_url).pending):
             names = ", ".join(migration.name for migration in pending)
-            raise StartRefused("store.schema_behind", f"the schema lacks {names}", "run `shipworthy serve --migrate` once")
+            raise StartRefused(
+                "store.schema_behind", f"the schema lacks {names}", "run `shipworthy serve --migrate` once"
+            )
 
     def prepare(self, loaded: Loaded) -> None:
         """Starts the local models that ``loaded`` names and does not have yet. Raises StartRefused."""

@@ -1,9 +1,9 @@
 """The supervisor: brings everything up in order, keeps it up, reloads it, and takes it down in order. It serves no request.
 
-    up      manifest → PostgreSQL → schema → local models → sockets → control plane, workers
-    keep    a dead worker, model, or database is started again; a dead worker's holds are swept
-    reload  SIGHUP or a changed file: a good manifest replaces the old one, a bad one changes nothing
-    down    SIGTERM or SIGINT: workers drain, then the control plane, the models, and PostgreSQL last
+up      manifest → PostgreSQL → schema → local models → sockets → control plane, workers
+keep    a dead worker, model, or database is started again; a dead worker's holds are swept
+reload  SIGHUP or a changed file: a good manifest replaces the old one, a bad one changes nothing
+down    SIGTERM or SIGINT: workers drain, then the control plane, the models, and PostgreSQL last
 """
 
 from __future__ import annotations
@@ -207,5 +207,3 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
         return
-
-

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import sys
+
 import uvicorn
 import uvloop
 

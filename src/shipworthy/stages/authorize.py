@@ -146,7 +146,8 @@ class _Decision:
         rule_id, allowed = self._rule(use_case, role, data_class)
         demand = self.snapshot.demands[data_class]
         today = datetime.fromtimestamp(self.op.arrived_unix_ns / 1e9, UTC).date().isoformat()
-        permitted, outside = [], 0
+        permitted: list[Model] = []
+        outside = 0
         for model in use_case.models:
             why = self._unable(model)
             if not why and allowed is not None and model.name not in allowed:
@@ -166,6 +167,7 @@ class _Decision:
             if outside:
                 self._refuse("authorize.boundary", whys, data_class=self._class_name(data_class))
             self._refuse("authorize.no_model", why=whys)
+        self.candidates += [Candidate(m.name, m.provider.name, True, "permitted") for m in permitted]
         return tuple(permitted)
 
     def _rule(self, use_case: UseCase, role: Role, data_class: int) -> tuple[str, frozenset[str] | None]:

@@ -122,7 +122,7 @@ class _Attempt:
             async with asyncio.timeout_at(min(asyncio.get_running_loop().time() + wait_ms / 1000, deadline_s)):
                 self._events = await upstream.open(self._op, self._model, self._request, fitted)
                 self._head = await _until_first_delta(self._events)
-        except BaseException as reason:
+        except BaseException as reason:  # noqa: BLE001  # a cancel too must give the place back
             if self._events is not None:
                 await self._events.aclose()
             self._fail(reason)
@@ -153,7 +153,7 @@ class _Attempt:
         except StopAsyncIteration:
             broken = ProviderFailure(FailureKind.BROKEN, "the stream ended before it was done", sent=True)
             self._fail(broken)
-        except BaseException as reason:
+        except BaseException as reason:  # noqa: BLE001  # a cancel too must give the place back
             self._fail(reason)
 
     async def aclose(self) -> None:

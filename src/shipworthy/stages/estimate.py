@@ -22,16 +22,17 @@ LINES_MAX = 9
 """An attempt has at most this many charge lines, each rounded up by less than a nano-USD."""
 
 
-def ceiling_input(request: Request) -> int:
-    """No provider can count more input tokens than this."""
+def ceiling_input(request: Request, models: Sequence[Model]) -> int:
+    """None of ``models`` can count more input tokens than this."""
+    template = max(model.template_tokens for model in models)
     text_bytes = len(request.body) - request.bytes_inline
-    return text_bytes + MESSAGE_TOKENS * (1 + len(request.parts)) + IMAGE_TOKENS_MAX * request.images
+    return text_bytes + MESSAGE_TOKENS * (1 + len(request.parts)) + IMAGE_TOKENS_MAX * request.images + template
 
 
 def expected_input(request: Request, model: Model) -> int:
     """Input tokens by the model's calibrated ratio: for choosing and for counting, never for holding."""
     chars = sum(len(part.text) for part in request.parts)
-    return int(chars / model.chars_per_token) + 4 * (1 + len(request.parts))
+    return int(chars / model.chars_per_token) + 4 * (1 + len(request.parts)) + model.template_tokens
 
 
 def ceiling_output(request: Request, output_tokens_max: int) -> int:
@@ -40,7 +41,7 @@ def ceiling_output(request: Request, output_tokens_max: int) -> int:
 
 def estimate(request: Request, models: Sequence[Model], output_tokens_max: int) -> Estimate:
     """The hold for ``request`` at the dearest of ``models``."""
-    input_tokens = ceiling_input(request)
+    input_tokens = ceiling_input(request, models)
     output_tokens = ceiling_output(request, output_tokens_max)
     return Estimate(
         input_tokens=input_tokens,

@@ -23,7 +23,7 @@ def fit(op: Op, grant: Grant, request: Request, prompt: Prompt, passages: Passag
     silent = request.output_tokens_asked is None and request.operation is Ability.CHAT
     return Fitted(
         output_tokens_max=cap,
-        input_tokens=ceiling_input(request) + prompt.tokens + passages.tokens,
+        input_tokens=ceiling_input(request, grant.permitted) + prompt.tokens + passages.tokens,
         replace={},
         cut=(f"output capped at {cap} tokens, the use case's output_max: the client named no cap",) if silent else (),
     )

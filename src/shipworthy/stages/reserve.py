@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from shipworthy.model.chat import Request
 from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.identity import Grant
-from shipworthy.model.ledger import Claim, Hold
-from shipworthy.model.money import period_bounds
+from shipworthy.model.ledger import Claim, Hold, level_words
+from shipworthy.model.money import NANO_PER_USD, period_bounds
 from shipworthy.model.op import Op
 from shipworthy.model.policy import Budget, Level, Limits
 from shipworthy.ports import Ledger
@@ -36,6 +36,12 @@ def make_reserve(ledger: Ledger, draft: Draft) -> Callable[[Op, Grant, Request],
         claims = [claim(level, at) for level in grant.levels]
         try:
             return await ledger.reserve(op, grant.tenant.name, claims, ceiling, draft(op, grant, request))
+        except Refusal as refusal:
+            asked = f"asked: up to ${ceiling.amount_nano / NANO_PER_USD:.9f} and {ceiling.tokens} tokens"
+            if "level" in refusal.facts:
+                refusal.facts["level"] = level_words(str(refusal.facts["level"]))
+            refusal.detail = "; ".join(filter(None, (refusal.detail, asked)))
+            raise
         except StoreUnavailable as away:
             raise Refusal("reserve.store_unavailable", detail=str(away), retry_after_s=5) from away
 

@@ -46,10 +46,11 @@ def make_route(fleet: Fleet) -> Callable[[Op, Grant, Request, Fitted], Route]:
         fleet.arrived()
         open_now = [model for model in grant.permitted if not fleet.of(model).circuit.admits(now_ns)]
         closed = [model for model in grant.permitted if model not in open_now]
+        forbidden = tuple(candidate for candidate in grant.considered.candidates if not candidate.taken)
         left = tuple(Candidate(m.name, m.provider.name, False, "circuit open") for m in open_now)
         if not closed:
             wait_s = min(fleet.of(model).circuit.retry_after_s(now_ns) for model in open_now)
-            seen = replace(grant.considered, candidates=(*left, *grant.considered.candidates))
+            seen = replace(grant.considered, candidates=(*left, *forbidden))
             raise Refusal("route.unavailable", retry_after_s=max(1.0, wait_s), considered=seen)
         scored = order(grant.use_case, closed, request, fitted, fleet, op)
         taken = tuple(
@@ -58,7 +59,7 @@ def make_route(fleet: Fleet) -> Callable[[Op, Grant, Request, Fitted], Route]:
         )
         return Route(
             models=tuple(model for _, model in scored),
-            candidates=(*taken, *left, *grant.considered.candidates),
+            candidates=(*taken, *left, *forbidden),
             strategy=grant.use_case.strategy,
             rules=grant.considered.rules,
         )

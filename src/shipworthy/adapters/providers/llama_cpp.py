@@ -44,4 +44,5 @@ def build(provider: Provider, *, base_url: str, api_key: str, default_stop: tupl
 
 
 BOUNDARY = Boundary(network=Network.LOCAL, trains_on_data=False, retention_days=0)
-SPEC = Spec("llama-cpp", LlamaCppConfig, build, BOUNDARY)
+TEMPLATE_TOKENS = 192  # the worked examples of the few-shot framing are about 139
+SPEC = Spec("llama-cpp", LlamaCppConfig, build, BOUNDARY, TEMPLATE_TOKENS)
