@@ -102,9 +102,10 @@ def apply(
     """
     done: list[Migration] = []
     with _owner(migrate_url) as conn, _locked(conn):
+        pending = _plan(conn, migrations).pending  # refuses before anything is touched
         prepare_roles(conn, login)
         _prepare_database(conn)
-        for migration in _plan(conn, migrations).pending:
+        for migration in pending:
             if migration.phase == "post" and not post:
                 break
             progress(f"schema: {migration.name}")

@@ -50,6 +50,12 @@ def _prepare(conn: Connection, login: str) -> None:
                 conn.execute(sql.SQL("create role {} nologin").format(sql.Identifier(role)))
             if not takeable and login != role:
                 conn.execute(grant(role, login))
+        except errors.UndefinedObject as missing:
+            raise StartRefused(
+                "store.login_missing",
+                f"The login {login!r} of store.url does not exist on the server of migrate_url.",
+                "Create it (NOSUPERUSER), or correct store.url.",
+            ) from missing
         except errors.InsufficientPrivilege as refused:
             raise StartRefused(
                 "store.roles",
