@@ -41,6 +41,7 @@ class Spec(Generic[Built_co]):
     Config: type[Config]
     build: Callable[..., Built_co]
     boundary: Boundary | None = None
+    template_tokens: int = 0
     concurrent_max: int = 128
 
 

@@ -46,7 +46,7 @@ async def control(channel_fd: int) -> None:
         admin = bind(deployment.admin)
         servers = [_server(make_admin(running.plane), admin)]
         if deployment.telemetry.prometheus is not None:
-            page = metrics_app(lambda: exposition(Path(launch.metrics_path)))
+            page = metrics_app(Path(launch.metrics_path), exposition)
             servers.append(_server(page, bind(deployment.telemetry.prometheus)))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the group; the supervisor says when
