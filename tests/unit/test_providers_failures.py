@@ -19,7 +19,7 @@ def header(**said: str) -> Callable[[str], str]:
     return lambda name: said.get(name.replace("-", "_"), "")
 
 
-def refused(status: int, body: bytes = b"", secrets: tuple[str, ...] = (), **headers: str) -> ProviderFailure:
+def refused(status: int, body: bytes = b"", secrets: tuple[str, ...] = (), /, **headers: str) -> ProviderFailure:
     return failures.refused(status, header(**headers), body, unix_s=NOW_S, secrets=secrets)
 
 

@@ -124,14 +124,16 @@ async def _stream(entry: Entry, plan: Plan) -> AsyncGenerator[Event, None]:
         if piece.delay_s:
             await asyncio.sleep(piece.delay_s)
         entry.billed_output += piece.tokens
-        event = openai_chat.decode_event(piece.payload)
+        try:
+            event = openai_chat.decode_event(piece.payload)
+        except ProviderFailure:
+            _break_off(entry)
+            raise
         if event.done:
             entry.end(Ended.SAID)
         yield event
         if event.done:
             return
-        if plan.garbled:
-            break
     await _hang(plan)
     _break_off(entry)
     entry.end(Ended.SAID)

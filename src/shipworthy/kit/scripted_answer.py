@@ -69,7 +69,7 @@ class Asked(Struct):
     parallel_tool_calls: bool | None = None
     response_format: _Format | None = None
     logprobs: bool | None = False
-    input: Raw | None = None
+    input: Raw = Raw(b'""')
     dimensions: int | None = None
     encoding_format: str | None = None
 
@@ -310,8 +310,8 @@ def embedded(vectors: Vectors, usage: object) -> bytes:
     return msgspec.json.encode(body | ({} if usage is None else {"usage": usage}))
 
 
-def _inputs(raw: Raw | None) -> list[str]:
-    value = msgspec.json.decode(bytes(raw) if raw is not None else b'""')
+def _inputs(raw: Raw) -> list[str]:
+    value = msgspec.json.decode(raw)
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value and all(isinstance(entry, int) for entry in value):

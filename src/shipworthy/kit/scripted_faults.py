@@ -17,6 +17,7 @@ from shipworthy.kit.scripted_config import FAULTS, Line
 from shipworthy.kit.scripted_plan import End, Piece, Plan, plan_error
 from shipworthy.model.errors import FailureKind
 
+APART_S = 0.02  # so that what came before a fault is read before it
 _FILLER = b" " * 65_536
 _ERROR = (
     b'{"error":{"message":"Scripted fault: an error inside a 200.","type":"server_error","param":null,"code":null}}'
@@ -104,7 +105,7 @@ def _broken_off(payload: bytes, *, framed: bool) -> Callable[[Plan, Line], Plan]
     def change(plan: Plan, line: Line) -> Plan:
         if not plan.stream:
             return _body(payload, plan)
-        return replace(plan, pieces=(*_half(plan), Piece(payload, framed=framed)))
+        return replace(plan, pieces=(*_half(plan), Piece(payload, delay_s=APART_S, framed=framed)))
 
     return change
 
@@ -185,7 +186,7 @@ EFFECTS: dict[str, Effect] = {
     "half-stream": Effect(_then(End.RESET), When.MIDWAY, _BROKEN),
     "half-stream-fin": Effect(_then(End.FIN), When.MIDWAY, _BROKEN),
     "no-done": Effect(_no_done, When.NEVER),
-    "garbled": Effect(lambda plan, _: replace(plan, garbled=True, length=-1), When.MIDWAY, _BROKEN),
+    "garbled": Effect(lambda plan, _: replace(plan, pieces=_half(plan), garbled=True, length=-1), When.MIDWAY, _BROKEN),
     "broken-json": Effect(
         _broken_off(b'{"choices": [{"index": 0, "delta": {"cont', framed=True), When.MIDWAY, _INVALID
     ),

@@ -48,7 +48,7 @@ class Plan(Struct, frozen=True):
     head_delay_s: float = 0.0
     head: bool = True  # False: not even a head comes
     byte_delay_s: float | None = None  # one byte at a time
-    garbled: bool = False  # the transfer framing is broken after the first piece
+    garbled: bool = False  # the transfer framing is broken after the last piece
     end: End = End.CLEAN
 
 

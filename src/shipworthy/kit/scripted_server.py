@@ -10,11 +10,12 @@ import asyncio
 import socket
 import ssl
 import struct
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
 from shipworthy.kit.scripted_config import ScriptedConfig
+from shipworthy.kit.scripted_faults import APART_S
 from shipworthy.kit.scripted_log import Ended, Entry, Log
 from shipworthy.kit.scripted_plan import End, Piece, Plan
 from shipworthy.kit.scripted_script import Script
@@ -101,9 +102,8 @@ class Connection(asyncio.Protocol):
     # -- what asyncio tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its ancestry
+        self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         self._server.connections.add(self)
         self._server.connections_made += 1
 
@@ -178,11 +178,11 @@ class Connection(asyncio.Protocol):
                 await asyncio.sleep(piece.delay_s)
             await self._say(_framed(piece, plan), plan)
             entry.billed_output += piece.tokens
-            if plan.garbled:
-                return await self._say(b"not a chunk size\r\n\r\n", plan)
-        if plan.length < 0 and plan.end is End.CLEAN:
+        if plan.garbled:
+            await asyncio.sleep(APART_S)
+            await self._say(b"not a chunk size\r\n\r\n", plan)
+        elif plan.length < 0 and plan.end is End.CLEAN:
             await self._say(b"0\r\n\r\n", plan)
-        return None
 
     async def _say(self, payload: bytes, plan: Plan) -> None:
         assert self._transport is not None
@@ -190,8 +190,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(payload)
         else:
             for index in range(len(payload)):
-                self._transport.write(payload[index : index + 1])
                 await asyncio.sleep(plan.byte_delay_s)
+                self._transport.write(payload[index : index + 1])
         if not self._writable.is_set():
             await self._writable.wait()
 

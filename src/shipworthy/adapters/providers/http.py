@@ -3,6 +3,7 @@
 What surprises here is the request body, ``_Body``: it is the only place where aiohttp shows the connection before the first
 byte is written. There a connection that the provider has meanwhile closed is noticed, so that the request can safely go
 over a fresh one, and from there a cancel can abort what is still unsent; closing would first send the rest, and bill it.
+And ``_Reading``: aiohttp 3.14 tells nobody when a body's framing turns out to be garbled, so the reader would wait for ever.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import ssl
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp import payload
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import StreamWriter
 from msgspec import Struct
 from yarl import URL
@@ -76,6 +79,7 @@ class AiohttpTransport:
         self._stream_bounds = bounds(endpoint.timeouts.connect_ms, silence_ms)
         self._whole_bounds = bounds(endpoint.timeouts.connect_ms, endpoint.timeouts.total_ms)
         self._session: aiohttp.ClientSession | None = None
+        self._readings: WeakKeyDictionary[ResponseHandler, _Reading] = WeakKeyDictionary()
 
     async def post(self, path: str, body: bytes, *, traceparent: str, stream: bool) -> HttpAnswer:
         session = self._session or self._begin()
@@ -87,6 +91,7 @@ class AiohttpTransport:
                 response = await session.post(
                     self._urls[path], data=outgoing, headers=headers, allow_redirects=False, timeout=patience
                 )
+                self._watch(response)
                 return HttpAnswer(response, outgoing, self._endpoint.reply_bytes_max)
             except (aiohttp.ClientError, OSError) as reason:
                 outgoing.abort()
@@ -101,6 +106,19 @@ class AiohttpTransport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def _watch(self, response: aiohttp.ClientResponse) -> None:
+        """Sees to it that a reader of ``response`` learns when its connection is lost."""
+        if response.connection is None:  # the body is here already
+            return
+        protocol = response.connection.protocol
+        assert protocol is not None
+        reading = self._readings.get(protocol)
+        if reading is None:
+            reading = self._readings[protocol] = _Reading()
+            if protocol.closed is not None:
+                protocol.closed.add_done_callback(reading.lost)
+        reading.content = response.content
 
     def _begin(self) -> aiohttp.ClientSession:
         endpoint = self._endpoint
@@ -202,6 +220,20 @@ class HttpAnswer:
         if self._response.connection is not None:
             self._body.abort()
         self._response.close()
+
+
+class _Reading:
+    """What is read from one connection."""
+
+    __slots__ = ("content",)
+
+    content: aiohttp.StreamReader
+
+    def lost(self, closed: asyncio.Future[None]) -> None:
+        if not closed.cancelled():
+            closed.exception()  # seen: aiohttp raises its own where it matters
+        if not self.content.is_eof() and self.content.exception() is None:
+            self.content.set_exception(aiohttp.ClientPayloadError("the framing is garbled"))
 
 
 class _Body(payload.Payload):

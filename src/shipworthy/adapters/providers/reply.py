@@ -56,7 +56,7 @@ class StreamedReply:
     A stream that ends without it is whole if every choice had finished: then the mark is made up. Else it is BROKEN.
     """
 
-    __slots__ = ("_answer", "_choices", "_ended", "_finished", "_over", "_secrets", "_splitter", "_waiting")
+    __slots__ = ("_answer", "_choices", "_ended", "_finished", "_heard", "_over", "_secrets", "_splitter", "_waiting")
 
     def __init__(self, answer: Answer, choices: int, secrets: Sequence[str]) -> None:
         self._answer = answer
@@ -65,6 +65,7 @@ class StreamedReply:
         self._splitter = SseSplitter()
         self._waiting: deque[Framed] = deque()
         self._finished: set[int] = set()
+        self._heard = False  # an event came
         self._ended = False  # no more bytes will come
         self._over = False  # no more events will be given
 
@@ -81,12 +82,15 @@ class StreamedReply:
                 await self._more()
             name, payload = self._waiting.popleft()
             event = decode_event(payload, name)
+            if event.done and not self._heard:
+                raise ProviderFailure(FailureKind.INVALID, "the stream holds nothing but its end", sent=True)
         except ProviderFailure as failure:
             self._end()
             raise told(failure, self._answer, self._secrets) from failure
         except BaseException:  # cancelled: the provider sees it at once
             self._end()
             raise
+        self._heard = True
         if event.finish:
             self._finished.update(choice for choice, _ in event.finish)
         if event.done:
