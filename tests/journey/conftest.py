@@ -1,0 +1,28 @@
+"""One store, and one server over it, for all tests of a module: a start takes seconds, a test mostly milliseconds."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import TEMPLATE, Postgres, StoreUrls
+from tests.journey.deployment import Deployment, deployment, managed
+
+
+@pytest.fixture(scope="module")
+def module_store(postgres: Postgres) -> Iterator[StoreUrls]:
+    """A migrated database of the module's own."""
+    name = f"journey_{secrets.token_hex(4)}"
+    yield postgres.create(name, TEMPLATE)
+    postgres.drop(name)
+
+
+@pytest.fixture(scope="module")
+def server(module_store: StoreUrls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A server with one worker, over a managed store; a module may override it with one of its own making."""
+    folder: Path = tmp_path_factory.mktemp("server")
+    store, environ = managed(module_store.url, module_store.migrate_url)
+    with deployment(folder, store, environ=environ) as running:
+        yield running
