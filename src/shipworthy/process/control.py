@@ -64,7 +64,14 @@ async def control(channel_fd: int) -> None:
 
 def _server(app: Callable[..., Any], listener: socket.socket) -> tuple[QuietServer, asyncio.Task[None]]:
     config = uvicorn.Config(
-        app, ws="none", lifespan="off", access_log=False, log_config=None, server_header=False, loop="none"
+        app,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        loop="none",
     )
     server = QuietServer(config)
     return server, asyncio.create_task(server.serve(sockets=[listener]))

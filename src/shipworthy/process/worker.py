@@ -31,7 +31,7 @@ async def work(channel_fd: int, listen_fd: int) -> None:
         server = QuietServer(
             uvicorn.Config(
                 plane, http=EdgeProtocol, ws="none", lifespan="off", access_log=False, log_config=None,
-                server_header=False, timeout_keep_alive=KEEP_ALIVE_S, loop="none",
+                server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S, loop="none",
             )
         )  # fmt: skip
         serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=listen_fd)]))
