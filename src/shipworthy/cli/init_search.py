@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -86,16 +87,32 @@ CHILD = Found(
 """What is used when nothing else is here: Shipworthy's own child process."""
 
 
-def search(environ: Mapping[str, str], ports: Mapping[str, int] | None = None) -> list[Found]:
-    """Every provider that can be used here, remote ones first. ``ports`` replaces a local server's usual one."""
+def search(environ: Mapping[str, str]) -> list[Found]:
+    """Every provider that can be used here, remote ones first."""
     found = [remote for remote in REMOTE if environ.get(remote.variable, "").strip()]
-    for name, label, usual, path in LOCAL:
-        port = (ports or {}).get(name, usual)
-        models = _models(ask(port, path), ollama=path == "/api/tags")
+    answers = _ask_all()
+    for name, label, port, path in LOCAL:
+        models = _models(answers.get(name), ollama=path == "/api/tags")
         if models:
             base_url = f"http://127.0.0.1:{port}/v1"
             found.append(Found(name, label, "openai-compatible", base_url, local=True, models=tuple(models), port=port))
     return found
+
+
+def _ask_all() -> dict[str, object]:
+    """What the local servers answer. Whoever drips longer than the bound is left behind: the threads end with the process."""
+    answers: dict[str, object] = {}
+
+    def note(name: str, port: int, path: str) -> None:
+        answers[name] = ask(port, path)
+
+    asking = [threading.Thread(target=note, args=(name, port, path), daemon=True) for name, _, port, path in LOCAL]
+    for thread in asking:
+        thread.start()
+    deadline = time.monotonic() + PROBE_TOTAL_S_MAX
+    for thread in asking:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return dict(answers)
 
 
 def ask(port: int, path: str) -> object:

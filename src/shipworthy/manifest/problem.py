@@ -15,7 +15,6 @@ KeyPath = tuple[str | int, ...]
 
 SAID_CHARS_MAX = 80
 NAMES_SHOWN_MAX = 12
-PROBLEMS_MAX = 200
 
 _LOOKS_SECRET = re.compile(r"^(sk-|pk-|gh[opsu]_|xox|AKIA|eyJ|Bearer )|://[^/\s]*:[^/\s]*@|-----BEGIN")
 
@@ -38,6 +37,16 @@ class Problem:
     hint: str = ""
     severity: Severity = Severity.PROBLEM
 
+    def __post_init__(self) -> None:
+        for name in (
+            "path",
+            "what",
+            "said",
+            "wanted",
+            "hint",
+        ):  # a terminal that shows them must not be told what to do
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
     def __str__(self) -> str:
         said = f"; said {self.said}" if self.said else ""
         wanted = f"; wanted {self.wanted}" if self.wanted else ""
@@ -55,6 +64,11 @@ class ManifestRefused(StartRefused):
         first = next(str(problem) for problem in self.problems if problem.severity is Severity.PROBLEM)
         more = f" (and {count - 1} more)" if count > 1 else ""
         super().__init__("manifest.refused", f"{first}{more}", "shipworthy check lists every problem")
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with control characters made visible."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def dotted(path: KeyPath) -> str:

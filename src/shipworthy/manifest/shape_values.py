@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Annotated, TypeVar
 
@@ -23,6 +24,9 @@ USD_MAX = 1_000_000_000
 USD_PER_MTOK_MAX = 1_000_000
 PICO_PER_USD_PER_MTOK = 1_000_000  # one USD a million tokens is one million pico-USD a token
 ENTRIES_MAX = 10_000
+
+DECIMAL_PATTERN = r"^-?[0-9]{1,20}(\.[0-9]{1,20})?$"
+_DECIMAL_TEXT = re.compile(DECIMAL_PATTERN)
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
@@ -56,6 +60,8 @@ Millis = Annotated[int, Field(ge=1, le=3_600_000)]
 
 def exact(value: object, *, places: int, maximum: int, unit: str) -> int:
     """``value`` × 10^places as an integer, or a validation error: money is never rounded on its way in."""
+    if isinstance(value, str) and _DECIMAL_TEXT.fullmatch(value):
+        value = Decimal(value)  # quoted, so that no editor or generator makes a float of it
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise wrong(
             "money", f"not an amount of {unit}", wanted=f"a number of {unit}", hint="write it without a currency sign"
@@ -89,17 +95,18 @@ def _number(value: object) -> object:
     return float(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
 
-Usd = Annotated[int, BeforeValidator(_nano), WithJsonSchema({"type": "number", "minimum": 0, "maximum": USD_MAX})]
+def _amount(maximum: int) -> WithJsonSchema:
+    number = {"type": "number", "minimum": 0, "maximum": maximum}
+    return WithJsonSchema({"anyOf": [number, {"type": "string", "pattern": DECIMAL_PATTERN}]})
+
+
+Usd = Annotated[int, BeforeValidator(_nano), _amount(USD_MAX)]
 """USD as written, nano-USD as read."""
 
-UsdPerMtok = Annotated[
-    int, BeforeValidator(_pico_per_token), WithJsonSchema({"type": "number", "minimum": 0, "maximum": USD_PER_MTOK_MAX})
-]
+UsdPerMtok = Annotated[int, BeforeValidator(_pico_per_token), _amount(USD_PER_MTOK_MAX)]
 """USD per million tokens as written, pico-USD per token as read."""
 
-UsdEach = Annotated[
-    int, BeforeValidator(_pico), WithJsonSchema({"type": "number", "minimum": 0, "maximum": USD_PER_MTOK_MAX})
-]
+UsdEach = Annotated[int, BeforeValidator(_pico), _amount(USD_PER_MTOK_MAX)]
 """USD as written, pico-USD as read: the price of one thing."""
 
 Number = Annotated[float, BeforeValidator(_number)]

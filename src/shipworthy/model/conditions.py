@@ -34,7 +34,7 @@ FACTS: dict[str, Fact] = {
     ),
     "request.stream": Fact(FactType.TRUTH, "the client asked for a stream"),
     "request.images": Fact(FactType.NUMBER, "how many images the request carries"),
-    "request.tokens": Fact(FactType.NUMBER, "the most input tokens that the request can be"),
+    "request.tokens": Fact(FactType.NUMBER, "about how many input tokens the request is, by its size"),
     "request.operation": Fact(FactType.TEXT, "what is asked for", ("chat", "embed")),
     "request.tools": Fact(FactType.NUMBER, "how many tools the request offers"),
     "principal.tenant": Fact(FactType.TEXT, "the caller's tenant"),

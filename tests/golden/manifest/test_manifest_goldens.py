@@ -1,4 +1,4 @@
-"""One file a case: the manifest (and files beside it), dashes, every problem it has. Promise: all problems at once, with lines.
+"""One file a case: the manifest (and files beside it), dashes, every problem. Promise: all problems at once, with lines.
 
 ``REWRITE_GOLDENS=1 pytest tests/golden/manifest`` writes what is said now; read the diff before you commit it.
 """
