@@ -100,7 +100,7 @@ def search(environ: Mapping[str, str]) -> list[Found]:
 
 
 def _ask_all() -> dict[str, object]:
-    """What the local servers answer. Whoever drips longer than the bound is left behind: the threads end with the process."""
+    """What the local servers answer. Whoever drips for longer is left behind, to end with the process."""
     answers: dict[str, object] = {}
 
     def note(name: str, port: int, path: str) -> None:
