@@ -240,3 +240,11 @@ def test_what_is_left_of_a_payload_is_still_the_payload() -> None:
     before = openai_chat.decode_event(payload)
     after = openai_chat.decode_event(encode(OP, decoded(stream=True), Event(raw=payload, deltas=before.deltas)))
     assert after.deltas == before.deltas
+
+
+@pytest.mark.parametrize(("said", "hosted"), [({}, True), ({"search_context_size": "low"}, True), (None, False)])
+def test_an_empty_object_asks_for_a_search(said: object, hosted: bool) -> None:
+    """The provider's own example of a search is ``web_search_options={}``: egress and money all the same."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "web_search_options": said}
+    tools = openai_chat.decode_request(json.dumps(body).encode(), Limits()).tools
+    assert [(tool.name, tool.hosted) for tool in tools] == ([("web_search_options", True)] if hosted else [])

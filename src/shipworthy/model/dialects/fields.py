@@ -16,8 +16,9 @@ class FieldRules(Struct, frozen=True):
     """What a dialect knows of its top-level fields.
 
     ``read``: the dialect reads them itself. ``unread``: no model ever reads them, and they change neither price nor place.
-    ``hosted``: they make the provider do, keep or bill something else unless the value is in the set (null, false and empty
-    never do). ``refused``: some server takes them for another name of a field that is priced or capped here.
+    ``hosted``: they make the provider do, keep or bill something else unless the value is in the set (null, false and an
+    empty text or list never do; an empty object does: ``web_search_options: {}`` is how a search is asked for).
+    ``refused``: some server takes them for another name of a field that is priced or capped here.
     """
 
     read: frozenset[str]
@@ -54,7 +55,7 @@ def apply(rules: FieldRules, fields: Object, gather: Gather) -> None:
 
 
 def is_asked(value: Json) -> bool:
-    return value is not None and value is not False and value != "" and value != [] and value != {}
+    return value is not None and value is not False and value != "" and value != []
 
 
 def is_disguised(rules: FieldRules, key: str) -> bool:
