@@ -11,7 +11,7 @@ import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from msgspec import Struct
 
@@ -35,13 +35,9 @@ from shipworthy.adapters.store.recorder import PostgresRecorder
 from shipworthy.adapters.store.repeats import StoreRepeats
 from shipworthy.adapters.store.sweep import StoreSweeper
 from shipworthy.adapters.store.vault import Vault
-from shipworthy.adapters.telemetry.fanout import fan
-from shipworthy.adapters.telemetry.logs import console_log
-from shipworthy.adapters.telemetry.metrics import Metrics
 from shipworthy.manifest.load import Loaded as Loaded
 from shipworthy.manifest.load import load
 from shipworthy.model.errors import Refusal, StartRefused, StoreUnavailable
-from shipworthy.model.exchange import Row
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.identity import Credentials, Principal
 from shipworthy.model.observation import CircuitChanged
@@ -62,9 +58,6 @@ from shipworthy.stages.reserve import make_reserve
 from shipworthy.stages.route import make_route
 from shipworthy.stages.settle import settle
 from shipworthy.standard import PROVIDERS
-
-if TYPE_CHECKING:
-    from shipworthy.adapters.telemetry.spans import Traces
 
 RETIRE_S = 600.0
 """How long the connections of a provider that a reload dropped serve the requests that began before."""
@@ -88,6 +81,7 @@ class ModelServer(Struct, frozen=True):
 class Launch(Struct, frozen=True, tag=True):
     """All that a process needs to begin."""
 
+    name: str  # "worker 1": how its log calls it
     config: str
     digest: str
     process_id: str
@@ -315,38 +309,17 @@ def timed(stage: str, run: Callable[P, T]) -> Callable[P, T]:
 
 
 @contextlib.asynccontextmanager
-async def launch_worker(launch: Launch) -> AsyncIterator[DataWorker]:
+async def launch_worker(launch: Launch, loaded: Loaded, observe: Observe, took: Took) -> AsyncIterator[DataWorker]:
     """A worker, ready to serve; closed on exit with everything queued committed. Raises StartRefused."""
-    loaded = read_manifest(Path(launch.config))
-    metrics = Metrics(Path(launch.metrics_path), launch.process_id)
-    observe = fan(console_log("worker"), metrics)
-    traces = traces_of(loaded, observe)
     async with Ground(loaded, launch.store_url, observe, SystemClock()) as ground:
-        worker = DataWorker(launch, loaded, ground, traces.took if traces else nobody)
+        worker = DataWorker(launch, loaded, ground, took)
         await ground.issuers.first_keys()
-        tasks = [asyncio.create_task(worker.run()), asyncio.create_task(metrics.watch_loop())]
+        looking = asyncio.create_task(worker.run())
         try:
             yield worker
         finally:
-            for task in tasks:
-                task.cancel()
+            looking.cancel()
             await worker.close()
-            if traces is not None:
-                await asyncio.to_thread(traces.close)
-
-
-def traces_of(loaded: Loaded, observe: Observe) -> Traces | None:
-    """The exporter of traces, where the manifest names a place for them; its library is loaded only then."""
-    endpoint = loaded.deployment.telemetry.otlp_endpoint
-    if not endpoint:
-        return None
-    from shipworthy.adapters.telemetry.spans import Traces
-
-    return Traces(endpoint, loaded.snapshot.environment, observe)
-
-
-def nobody(_: Row) -> None:
-    """Takes finished rows where nobody wants them."""
 
 
 class Control:

@@ -7,14 +7,11 @@ import json
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
 from shipworthy.cli.options import EXIT_PROBLEM, fail
-
-if TYPE_CHECKING:
-    from shipworthy.model.observation import Observation
 
 PLACE = Path(".shipworthy/demo")
 
@@ -40,7 +37,8 @@ LOCAL_MODEL = """\
     origin: open-weight
     context_tokens_max: 4000
     output_tokens_max: 128
-    price: {{input_usd_per_mtok: 0.02, output_usd_per_mtok: 0.08}}    # what a GPU of your own might cost: every model has a price
+    # every model has a price: about what a GPU of your own might cost
+    price: {{input_usd_per_mtok: 0.02, output_usd_per_mtok: 0.08}}
 """
 OPENAI_MODEL = """\
   local:
@@ -57,14 +55,17 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    once: bool = typer.Option(False, "--once", help="End after the tour, with exit code 0."),
-    model: Path | None = typer.Option(None, "--model", help="A GGUF file to use instead of the bundled base model."),
-    openai: bool = typer.Option(False, "--openai", help="Use OpenAI with OPENAI_API_KEY instead of a local model."),
-    place: Path = typer.Option(PLACE, "--dir", help="Where the demo keeps its manifest, store and log."),
-    port: int = typer.Option(8080, help="Port of the data plane; 0 = any free one."),
-    admin_port: int = typer.Option(8090, help="Port of the control plane; 0 = any free one."),
+    once: Annotated[bool, typer.Option("--once", help="End after the tour, with exit code 0.")] = False,
+    model: Annotated[Path | None, typer.Option(help="A GGUF file instead of the bundled base model.")] = None,
+    openai: Annotated[
+        bool, typer.Option("--openai", help="OpenAI, with OPENAI_API_KEY, instead of a local model.")
+    ] = False,
+    place: Annotated[Path, typer.Option("--dir", help="Where the demo keeps its manifest, store and log.")] = PLACE,
+    port: Annotated[int, typer.Option(help="Port of the data plane; 0 = any free one.")] = 8080,
+    admin_port: Annotated[int, typer.Option(help="Port of the control plane; 0 = any free one.")] = 8090,
 ) -> None:
     """Run a whole deployment on this machine: PostgreSQL, a local model, two tenants, and a tour for real."""
+    from shipworthy.adapters.telemetry.logs import JsonLog
     from shipworthy.cli.tour import Tour, TourFailed
     from shipworthy.model.errors import StartRefused
     from shipworthy.process.supervisor import Supervisor
@@ -73,12 +74,7 @@ def demo(
     typer.echo(f"demo: manifest {config} · log {place / 'server.log'}")
     try:
         with (place / "server.log").open("a", encoding="utf-8") as log:
-
-            def observe(observation: Observation) -> None:
-                log.write(json.dumps({"process": "supervisor", "said": repr(observation)}) + "\n")
-                log.flush()
-
-            supervisor = Supervisor(config, migrate=False, observe=observe, progress=say, log=log)
+            supervisor = Supervisor(config, migrate=False, observe=JsonLog(log, "supervisor"), progress=say, log=log)
             asyncio.run(
                 _run(supervisor, Tour(config, supervisor, place / "server.log", bundled=not (model or openai)), once)
             )

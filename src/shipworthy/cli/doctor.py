@@ -121,6 +121,10 @@ async def _descriptors() -> str:
 
 
 async def _disk(path: Path) -> str:
+    return _free(path)
+
+
+def _free(path: Path) -> str:
     from shipworthy.model.errors import StartRefused
 
     place = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())

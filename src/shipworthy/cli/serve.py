@@ -19,13 +19,16 @@ def serve(
     migrate: bool = typer.Option(False, "--migrate", help="Bring a managed store's schema up to date first."),
 ) -> None:
     """Serve the data plane and the control plane. An embedded store is migrated by itself."""
-    from shipworthy.adapters.telemetry.logs import console_log
+    from shipworthy.adapters.telemetry.logs import capture_stdlib, console_log
     from shipworthy.model.errors import StartRefused
     from shipworthy.process.supervisor import Supervisor
 
     log = console_log("supervisor")
+    capture_stdlib("supervisor", log)
     try:
         supervisor = Supervisor(config, migrate=migrate, observe=log, progress=lambda said: typer.echo(said, err=True))
+        for warning in supervisor.loaded.warnings:
+            typer.secho(str(warning), fg="yellow", err=True)
         asyncio.run(_run(supervisor))
     except StartRefused as refused:
         fail(refused)

@@ -108,7 +108,8 @@ class Tour:
         self._plain(
             "from openai import OpenAI; import os\n"
             f'client = OpenAI(base_url="{base}/v1", api_key=os.environ["TOKEN"])\n'
-            'reply = client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Who made Windows?"}])\n'
+            'messages = [{"role": "user", "content": "Who made Windows?"}]\n'
+            'reply = client.chat.completions.create(model="gpt-4o", messages=messages)\n'
             "print(reply.choices[0].message.content)"
         )
 
@@ -119,9 +120,8 @@ class Tour:
     ) -> tuple[int, dict[str, Any], str]:
         """Sends one streamed request and prints the answer as it comes: status, error body ({} = none), request id."""
         headers = {"authorization": f"Bearer {token}"} | ({"x-shipworthy-data-class": data_class} if data_class else {})
-        self._say(
-            f"[dim]POST /v1/chat/completions  model={model}{'  x-shipworthy-data-class: ' + data_class if data_class else ''}[/dim]"
-        )
+        raised = f"  x-shipworthy-data-class: {data_class}" if data_class else ""
+        self._say(f"[dim]POST /v1/chat/completions  model={model}{raised}[/dim]")
         self._say(f"[cyan]→ {escape(question)}[/cyan]")
         body = {"model": model, "stream": True, "messages": [{"role": "user", "content": question}]}
         async with self._http.post("/v1/chat/completions", json=body, headers=headers) as answer:

@@ -122,7 +122,8 @@ def _identity(linking: Linking) -> Identity:
         linking.tree.report(path, "nobody can prove who they are", said="", wanted=wanted)
     if shape.development_issuer and linking.manifest.environment.lower() in ("production", "prod", "live"):
         what = "anyone who can read this machine's keys can mint tokens, in production"
-        linking.tree.warn((*path, "development_issuer"), what, said="true", wanted="false, and an issuer of yours")
+        wanted = "false, and an issuer of yours"
+        linking.tree.report((*path, "development_issuer"), what, said="true", wanted=wanted)
     issuers = [_issuer(linking, (*path, "issuers", index), said) for index, said in enumerate(shape.issuers)]
     for index, issuer in enumerate(issuers):
         if issuer.issuer in [earlier.issuer for earlier in issuers[:index]]:

@@ -80,8 +80,8 @@ class Received:
     """What arrived from the provider so far: the basis of settlement when it reports no usage, and of the record."""
 
     __slots__ = (
-        "done", "finish", "first_ns", "kept_bytes_max", "last_ns", "opaque", "payload_bytes", "payloads", "text_chars", "usage",
-        "usage_refused",
+        "done", "finish", "first_ns", "kept_bytes_max", "last_ns", "opaque", "payload_bytes", "payloads", "text_chars",
+        "usage", "usage_refused",
     )  # fmt: skip
 
     def __init__(self) -> None:

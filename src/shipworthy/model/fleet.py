@@ -72,7 +72,7 @@ class Health:
 class Fleet:
     """All models of one worker. ``changed`` is told when a circuit changes: (model, state, reason)."""
 
-    __slots__ = ("_providers", "_retries", "_healths", "changed")
+    __slots__ = ("_healths", "_providers", "_retries", "changed")
 
     def __init__(self, now_ns: int, changed: Callable[[Model, str, str], None]) -> None:
         self._healths: dict[str, Health] = {}

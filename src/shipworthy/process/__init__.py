@@ -1,4 +1,4 @@
-"""The operating system's side of the server: one supervisor, its workers, the control plane, and what they say to each other.
+"""The operating system's side of the server: a supervisor, its workers, the control plane, and what they tell each other.
 
 supervisor   owns PostgreSQL, the local models, the sockets and the manifest; serves no request
 worker ×N    the data plane: everything that a request needs, in one event loop

@@ -42,8 +42,8 @@ class Child:
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
-    async def spawn(self, greet: Callable[[str], Message], sockets: tuple[socket.socket, ...] = ()) -> None:
-        """Starts the process; ``greet`` makes the first message from the new process id."""
+    async def spawn(self, greet: Callable[[Child], Message], sockets: tuple[socket.socket, ...] = ()) -> None:
+        """Starts the process; ``greet`` makes the first message to it."""
         ours, theirs = socket.socketpair()
         self.process_id = uuid4().hex
         self.ready.clear()
@@ -61,7 +61,7 @@ class Child:
         self._spawned_s = asyncio.get_running_loop().time()
         self._channel = await Channel.over(ours)
         self._listener = asyncio.create_task(self._listen(self._channel))
-        await self.send(greet(self.process_id))
+        await self.send(greet(self))
 
     async def send(self, message: Message) -> None:
         """Tells the process; one that is gone is noticed by ``wait``."""

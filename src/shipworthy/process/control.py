@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sys
@@ -16,10 +17,9 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from shipworthy.adapters.telemetry.fanout import fan
-from shipworthy.adapters.telemetry.logs import console_log
-from shipworthy.adapters.telemetry.metrics import Metrics, exposition
+from shipworthy.adapters.telemetry.metrics import exposition, forget
 from shipworthy.bootstrap import Control, Launch, launch_control, read_manifest
+from shipworthy.console.app import make_console
 from shipworthy.control.sweep import sweep
 from shipworthy.http.admin import make_admin
 from shipworthy.http.metrics_page import metrics_app
@@ -29,6 +29,7 @@ from shipworthy.model.op import Observe, Op, SystemClock
 from shipworthy.process.channel import Channel, Dead, Drain, Ready, Reload, Reloaded
 from shipworthy.process.serving import QuietServer
 from shipworthy.process.sockets import bind
+from shipworthy.process.voice import Voice
 
 SWEEP_S = 5.0
 """How often expired holds are looked for; a dead worker's are swept at once."""
@@ -40,11 +41,11 @@ async def control(channel_fd: int) -> None:
     launch = await channel.receive()
     if not isinstance(launch, Launch):
         return
-    observe = fan(console_log("control"), Metrics(Path(launch.metrics_path), launch.process_id))
+    observe = Voice(launch).observe
     async with launch_control(Path(launch.config), launch.store_url, observe) as running:
         deployment = running.loaded.deployment
         admin = bind(deployment.admin)
-        servers = [_server(make_admin(running.plane), admin)]
+        servers = [_server(make_admin(running.plane, make_console(running.plane)), admin)]
         if deployment.telemetry.prometheus is not None:
             page = metrics_app(Path(launch.metrics_path), exposition)
             servers.append(_server(page, bind(deployment.telemetry.prometheus)))
@@ -53,7 +54,7 @@ async def control(channel_fd: int) -> None:
         dead: asyncio.Queue[list[str]] = asyncio.Queue()
         obey = asyncio.create_task(_obey(channel, running, launch, dead))
         loop.add_signal_handler(signal.SIGTERM, obey.cancel)
-        sweeping = asyncio.create_task(_sweep(running, dead, observe))
+        sweeping = asyncio.create_task(_sweep(running, dead, Path(launch.metrics_path), observe))
         await channel.send(Ready(running.loaded.snapshot.digest, {"admin": admin.getsockname()[1]}))
         await asyncio.wait({obey, sweeping}, return_when=asyncio.FIRST_COMPLETED)
         sweeping.cancel()
@@ -101,13 +102,15 @@ async def _reload(running: Control, config: Path, digest: str) -> str:
     return ""
 
 
-async def _sweep(running: Control, dead: asyncio.Queue[list[str]], observe: Observe) -> None:
-    """Settles what dead workers held, at once, and whatever expired, every few seconds. The list is kept until it is done."""
+async def _sweep(running: Control, dead: asyncio.Queue[list[str]], metrics: Path, observe: Observe) -> None:
+    """Settles what dead workers held at once, and whatever expired every few seconds; the dead are kept until it is done."""
     gone: set[str] = set()
     while True:
         try:
             async with asyncio.timeout(SWEEP_S):
-                gone.update(await dead.get())
+                died = await dead.get()
+                gone.update(died)
+                await asyncio.to_thread(_forget, metrics, died)
         except TimeoutError:
             pass
         try:
@@ -115,6 +118,13 @@ async def _sweep(running: Control, dead: asyncio.Queue[list[str]], observe: Obse
             gone.clear()
         except StoreUnavailable as away:
             observe(StoreDegraded("sweep", str(away), len(gone)))
+
+
+def _forget(metrics: Path, process_ids: list[str]) -> None:
+    """Takes the gauges of dead processes out of the metrics; their counters stay."""
+    for process_id in process_ids:
+        with contextlib.suppress(OSError):
+            forget(metrics, process_id)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from shipworthy.adapters.telemetry.fanout import fan
+from shipworthy.adapters.telemetry.metrics import Metrics
 from shipworthy.bootstrap import Launch, Loaded, read_manifest
 from shipworthy.manifest.deployment import Deployment
 from shipworthy.model.errors import StartRefused
 from shipworthy.model.observation import Lifecycle, Reloaded
 from shipworthy.model.op import Observe
-from shipworthy.process.channel import Dead, Degraded, Drain, Message, Reload
+from shipworthy.process.channel import Dead, Degraded, Drain, Message, Ready, Reload
 from shipworthy.process.channel import Reloaded as Answer
 from shipworthy.process.child import Child
 from shipworthy.process.ground import Ground, refused
@@ -28,6 +31,7 @@ from shipworthy.process.sockets import bind
 from shipworthy.process.watch import Watch
 
 LOOK_S = 0.2
+DEAD_REMEMBERED = 100
 START_S_MAX = 60.0
 SETTLE_S = 12.0
 """Beyond the drain: time for what was cut to be settled and recorded."""
@@ -43,11 +47,12 @@ class Supervisor:
     ) -> None:
         self.config = config
         self.loaded: Loaded = read_manifest(config)
+        self._metrics = tempfile.TemporaryDirectory(prefix="shipworthy-metrics-")
+        observe = self._observe = fan(observe, Metrics(Path(self._metrics.name), "supervisor"))
         self.ground = Ground(self.loaded, migrate=migrate, observe=observe, progress=progress)
         self.started = asyncio.Event()
         self.address = ""
         self.admin_address = ""
-        self._observe = observe
         self._progress = progress
         self._stopping = asyncio.Event()
         self._reload_asked = asyncio.Event()
@@ -57,7 +62,7 @@ class Supervisor:
             for n in range(self.loaded.deployment.server.workers)
         ]
         self._control = Child("shipworthy.process.control", "control", self._hear, log)
-        self._metrics = tempfile.TemporaryDirectory(prefix="shipworthy-metrics-")
+        self._dead: deque[str] = deque(maxlen=DEAD_REMEMBERED)
 
     async def run(self) -> None:
         """Serves until SIGTERM, SIGINT or ``stop``. Raises StartRefused when it cannot come up; nothing is left running."""
@@ -120,14 +125,16 @@ class Supervisor:
             self._observe(Lifecycle(child.name, "died", f"status {status}"))
             if not ever_ready:
                 raise refused(f"{child.name} ended with status {status} before it was ready; its log says why")
+            self._dead.append(dead_id)
             await self._control.send(Dead([dead_id]))
             await asyncio.sleep(child.backoff_s())
 
-    def _greet(self, process_id: str) -> Message:
+    def _greet(self, child: Child) -> Message:
         return Launch(
+            name=child.name,
             config=str(self.config),
             digest=self.loaded.snapshot.digest,
-            process_id=process_id,
+            process_id=child.process_id,
             store_url=self.ground.store_url,
             models=self.ground.model_servers(),
             metrics_path=self._metrics.name,
@@ -169,6 +176,8 @@ class Supervisor:
             await child.send(message)
 
     async def _hear(self, child: Child, message: Message) -> None:
+        if isinstance(message, Ready) and child is self._control and self._dead:
+            await child.send(Dead(list(self._dead)))  # it may have been down when they died
         if isinstance(message, Answer) and message.refused:
             self._observe(Reloaded(message.digest, accepted=False, reason=f"{child.name}: {message.refused}"))
             if message.digest == self.loaded.snapshot.digest:

@@ -9,7 +9,7 @@ Seen = tuple[int, int, int] | None
 
 
 class Watch:
-    """The state of some files at one moment. ``changed`` is true once per change, after the files have been still for a look."""
+    """The state of some files at one moment. ``changed`` is true once a change, when they are still."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._files = tuple(files)

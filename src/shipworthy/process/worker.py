@@ -6,18 +6,21 @@ import asyncio
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import uvicorn
 import uvloop
 
-from shipworthy.bootstrap import DataWorker, Launch, launch_worker
+from shipworthy.bootstrap import DataWorker, Launch, launch_worker, read_manifest
 from shipworthy.http.edge import DataPlane
 from shipworthy.http.protocol import EdgeProtocol
 from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
 from shipworthy.process.serving import QuietServer
+from shipworthy.process.voice import Voice
 
 KEEP_ALIVE_S = 75
 DRAIN_S_UNASKED = 20.0
+COUNT_S = 1.0
 
 
 async def work(channel_fd: int, listen_fd: int) -> None:
@@ -26,7 +29,10 @@ async def work(channel_fd: int, listen_fd: int) -> None:
     launch = await channel.receive()
     if not isinstance(launch, Launch):
         return
-    async with launch_worker(launch) as worker:
+    voice = Voice(launch)
+    loaded = read_manifest(Path(launch.config))
+    voice.trace(loaded)
+    async with launch_worker(launch, loaded, voice.observe, voice.took) as worker:
         plane = DataPlane(worker)
         server = QuietServer(
             uvicorn.Config(
@@ -36,10 +42,11 @@ async def work(channel_fd: int, listen_fd: int) -> None:
         )  # fmt: skip
         serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=listen_fd)]))
         drain = asyncio.create_task(_obey(channel, worker))
+        counting = [asyncio.create_task(voice.metrics.watch_loop()), asyncio.create_task(_count(voice, plane))]
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, drain.cancel)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the group; the supervisor drains
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn tells nobody
             await asyncio.sleep(0.005)
         await channel.send(Ready(worker.live.snapshot.digest, {}))
         await asyncio.wait({serving, drain}, return_when=asyncio.FIRST_COMPLETED)
@@ -48,6 +55,16 @@ async def work(channel_fd: int, listen_fd: int) -> None:
         await plane.drain(drain.result() if not drain.cancelled() else DRAIN_S_UNASKED)
         server.force_exit = True
         await serving
+        for task in counting:
+            task.cancel()
+    await asyncio.to_thread(voice.close)
+
+
+async def _count(voice: Voice, plane: DataPlane) -> None:
+    """Keeps the gauge of requests in flight."""
+    while True:
+        voice.metrics.in_flight(plane.in_flight)
+        await asyncio.sleep(COUNT_S)
 
 
 async def _obey(channel: Channel, worker: DataWorker) -> float:

@@ -94,14 +94,14 @@ class _Decision:
 
     def _role(self, use_case: UseCase) -> Role:
         role, reasons = choose_role(self.tenant, self.principal, use_case.name)
-        if role is not None:
-            self.known |= {"role": role.name, "team": role.team.name}
-            self.rules.append(f"role:{role.name}")
-            return role
-        why = "; ".join(reasons)
-        if any(choose_role(self.tenant, self.principal, name)[0] for name in self.snapshot.use_cases):
-            self._refuse("authorize.unknown_use_case", why, use_case=self.request.model)
-        self._refuse("authorize.no_role", why)
+        if role is None:
+            why = "; ".join(reasons)
+            if any(choose_role(self.tenant, self.principal, name)[0] for name in self.snapshot.use_cases):
+                self._refuse("authorize.unknown_use_case", why, use_case=self.request.model)
+            self._refuse("authorize.no_role", why)
+        self.known |= {"role": role.name, "team": role.team.name}
+        self.rules.append(f"role:{role.name}")
+        return role
 
     def _data_class(self, use_case: UseCase) -> int:
         said, floor = self.arrival.data_class, use_case.data_class
@@ -188,8 +188,7 @@ class _Decision:
 
     def _facts(self, use_case: UseCase, role: Role, data_class: int) -> Mapping[str, object]:
         request, principal = self.request, self.principal
-        ranks = {f"class.{name}": rank for rank, name in enumerate(self.snapshot.data_classes)}
-        return ranks | {
+        return {
             "request.data_class": data_class,
             "request.stream": request.stream,
             "request.images": request.images,

@@ -1,0 +1,47 @@
+"""What one process of ours says, and to whom: its log, its share of the metrics, and traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shipworthy.adapters.telemetry.fanout import fan
+from shipworthy.adapters.telemetry.logs import capture_stdlib, console_log
+from shipworthy.adapters.telemetry.metrics import Metrics
+from shipworthy.bootstrap import Launch, Loaded
+from shipworthy.model.exchange import Row
+
+if TYPE_CHECKING:
+    from shipworthy.adapters.telemetry.spans import Traces
+
+
+class Voice:
+    """``observe`` for everyone in this process; from here on libraries' warnings go into the same log."""
+
+    def __init__(self, launch: Launch) -> None:
+        log = console_log(launch.name)
+        capture_stdlib(launch.name, log)
+        self.metrics = Metrics(Path(launch.metrics_path), launch.process_id)
+        self.observe = fan(log, self.metrics)
+        self.metrics.count_dropped("log", lambda: log.dropped)
+        self.metrics.count_dropped("sinks", lambda: sum(self.observe.failures))
+        self._launch = launch
+        self._traces: Traces | None = None
+
+    def trace(self, loaded: Loaded) -> None:
+        """Sends finished rows as traces where the manifest names a place for them; the library is loaded only then."""
+        endpoint = loaded.deployment.telemetry.otlp_endpoint
+        if endpoint:
+            from shipworthy.adapters.telemetry.spans import Traces
+
+            environment = loaded.snapshot.environment
+            self._traces = Traces(endpoint, environment, self.observe, process_id=self._launch.process_id)
+
+    def took(self, row: Row) -> None:
+        if self._traces is not None:
+            self._traces.took(row)
+
+    def close(self) -> None:
+        """Sends what is left, for at most two seconds."""
+        if self._traces is not None:
+            self._traces.close()
