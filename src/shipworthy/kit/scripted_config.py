@@ -22,7 +22,7 @@ from shipworthy.manifest.specs import Config
 Fault = Literal[
     "400", "401", "404", "429", "500", "503", "connect", "reset", "redirect",
     "slow", "late-head", "drip", "hang", "hang-after-head", "hang-midway",
-    "half-stream", "half-stream-fin", "no-done", "garbled", "broken-json", "broken-sse", "empty",
+    "half-stream", "half-stream-fin", "no-done", "no-end", "garbled", "broken-json", "broken-sse", "empty",
     "error-200", "error-midway", "wrong-content-type", "json-not-stream", "huge", "gzip-bomb",
     "usage-x10", "usage-zero", "usage-negative", "usage-missing",
 ]  # fmt: skip

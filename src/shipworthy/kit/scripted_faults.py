@@ -186,6 +186,7 @@ EFFECTS: dict[str, Effect] = {
     "half-stream": Effect(_then(End.RESET), When.MIDWAY, _BROKEN),
     "half-stream-fin": Effect(_then(End.FIN), When.MIDWAY, _BROKEN),
     "no-done": Effect(_no_done, When.NEVER),
+    "no-end": Effect(lambda plan, _: replace(plan, end=End.LINGER) if plan.stream else plan, When.NEVER),
     "garbled": Effect(lambda plan, _: replace(plan, pieces=_half(plan), garbled=True, length=-1), When.MIDWAY, _BROKEN),
     "broken-json": Effect(
         _broken_off(b'{"choices": [{"index": 0, "delta": {"cont', framed=True), When.MIDWAY, _INVALID

@@ -22,6 +22,7 @@ class End(StrEnum):
     FIN = "fin"  # the connection is closed before the announced end
     RESET = "reset"
     HANG = "hang"  # nothing more comes
+    LINGER = "linger"  # all is said, but the transfer does not end
 
 
 class Piece(Struct, frozen=True):

@@ -165,9 +165,11 @@ class Connection(asyncio.Protocol):
             await self._say_pieces(entry, plan)
         if plan.end is End.HANG:
             await asyncio.get_running_loop().create_future()
-        entry.end(Ended.SAID if plan.end is End.CLEAN else Ended.FAULT)
+        entry.end(Ended.SAID if plan.end in (End.CLEAN, End.LINGER) else Ended.FAULT)
+        if plan.end is End.LINGER:
+            await asyncio.get_running_loop().create_future()
         if plan.end is End.RESET:
-            self._reset()
+            self.reset()
         elif plan.end is End.FIN or not keep or plan.garbled:
             self.close()
         return
@@ -199,7 +201,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         assert self._transport is not None
         raw: Any = self._transport.get_extra_info("socket")  # asyncio and uvloop hand out different wrappers
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -15,19 +16,23 @@ from shipworthy.kit import scripted
 from shipworthy.kit.calls import TIMEOUTS, Bench, a_provider, until
 from shipworthy.kit.scripted_config import ScriptedConfig
 from shipworthy.kit.scripted_server import ScriptedServer
+from shipworthy.manifest.reference import Resolver
 from shipworthy.manifest.specs import Secret
 from shipworthy.model.route import Timeouts
 
+HERE = Resolver(Path("/"), {})
 KEY = "corp-key-0123456789"
 
 
 def built(kind: str, base_url: str, timeouts: Timeouts = TIMEOUTS, **settings: object) -> HttpUpstream:
     match kind:
         case "openai":
-            config = openai.OpenAIConfig.model_validate({"credentials": Secret(KEY), "base_url": base_url, **settings})
+            config = openai.OpenAIConfig.model_validate(
+                {"credentials": Secret(KEY), "base_url": base_url, **settings}, context=HERE
+            )
             return openai.build(a_provider(kind, config, timeouts))
         case "openai-compatible":
-            plain = openai_compatible.CompatibleConfig.model_validate({"base_url": base_url, **settings})
+            plain = openai_compatible.CompatibleConfig.model_validate({"base_url": base_url, **settings}, context=HERE)
             return openai_compatible.build(a_provider(kind, plain, timeouts))
         case _:
             provider = a_provider(kind, llama_cpp.LlamaCppConfig(), timeouts)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 import ssl
+import struct
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +28,7 @@ from yarl import URL
 
 from shipworthy import __version__
 from shipworthy.adapters.providers.inflate import Inflater, inflater
-from shipworthy.model.errors import FailureKind, ProviderFailure
+from shipworthy.model.errors import FailureKind, ProviderFailure, StartRefused
 from shipworthy.model.route import Timeouts
 
 HEADER_LINE_BYTES_MAX = 8_190
@@ -36,6 +38,7 @@ WRITE_SLICE_BYTES = 262_144
 LINGER_S = 0.25  # how long an answer may take to end after its last event
 DNS_TTL_S = 60
 SENDS_MAX = 2  # the second only when the first provably sent nothing
+_LINGER_NOT = struct.pack("ii", 1, 0)
 _PEER_CLOSED = getattr(select, "POLLRDHUP", select.POLLHUP) | select.POLLHUP | select.POLLERR
 
 FOREIGN: tuple[tuple[type[BaseException], FailureKind, str], ...] = (
@@ -66,6 +69,9 @@ class Endpoint(Struct, frozen=True):
     reply_bytes_max: int
     proxy: str = ""
     ca_file: Path | None = None
+
+    def __repr__(self) -> str:  # headers and proxy hold secrets
+        return f"Endpoint({self.base_url})"
 
 
 class AiohttpTransport:
@@ -245,6 +251,7 @@ class _Body(payload.Payload):
         super().__init__(content, content_type="application/json")
         self._size = len(content)
         self._transport: asyncio.Transport | None = None
+        self._written = False
         self.begun = False
         self.stale = False
 
@@ -259,6 +266,7 @@ class _Body(payload.Payload):
         content = memoryview(self._value)
         for start in range(0, len(content), WRITE_SLICE_BYTES):
             await writer.write(content[start : start + WRITE_SLICE_BYTES])
+        self._written = True
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         await self.write_with_length(writer, None)
@@ -267,9 +275,13 @@ class _Body(payload.Payload):
         return bytes(self._value).decode(encoding, errors)
 
     def abort(self) -> None:
-        """Ends the connection without sending what is still buffered."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Ends the connection. A body that is not out yet is dropped here and in the kernel, by a reset."""
+        transport = self._transport
+        if transport is None:
+            return
+        if not self._written or transport.get_write_buffer_size():
+            with_reset(transport)
+        transport.abort()
 
 
 def peer_closed(transport: asyncio.BaseTransport) -> bool:
@@ -280,6 +292,13 @@ def peer_closed(transport: asyncio.BaseTransport) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), _PEER_CLOSED)
     return bool(poll.poll(0))
+
+
+def with_reset(transport: asyncio.BaseTransport) -> None:
+    """The connection's end will be a reset, which also drops what the other side has not read."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
 
 
 def translated(reason: BaseException, *, sent: bool, begun: bool = False) -> ProviderFailure:
@@ -305,7 +324,15 @@ def bounds(connect_ms: int, silence_ms: int) -> aiohttp.ClientTimeout:
 
 @lru_cache(maxsize=16)
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Certificates and host names are verified; ``ca_file`` replaces the machine's authorities."""
-    context = ssl.create_default_context(cafile=ca_file)
+    """Certificates and host names are verified; ``ca_file`` replaces the machine's authorities. Raises StartRefused."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as reason:  # ssl.SSLError among them
+        why = reason.strerror or "it holds no certificate in PEM"
+        raise StartRefused(
+            "provider.ca_file",
+            f"{ca_file} cannot be used: {why}",
+            "name a file of PEM certificates that the server may read",
+        ) from reason
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

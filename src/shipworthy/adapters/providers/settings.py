@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from shipworthy.adapters.providers.http import Endpoint
 from shipworthy.manifest.specs import Beside, Config, Referable, Secret
+from shipworthy.model.errors import StartRefused
 from shipworthy.model.route import Timeouts
 
 OutputCapField = Literal["max_tokens", "max_completion_tokens"]
@@ -63,7 +64,7 @@ class HttpConfig(Config):
     reply_bytes_max: int = Field(default=REPLY_BYTES_MAX, ge=1_024, le=1 << 30)
 
     def endpoint(self, base_url: str, credentials: Secret | None, timeouts: Timeouts) -> Endpoint:
-        """Where requests go and with which headers. Raises ValueError for a secret that no header can carry."""
+        """Where requests go and with which headers. Raises StartRefused for a secret that none can carry."""
         headers = {name.lower(): header_value(name, secret) for name, secret in self.headers.items()}
         if credentials is not None:
             headers["authorization"] = f"Bearer {header_value('credentials', credentials)}"
@@ -85,11 +86,13 @@ class HttpConfig(Config):
 
 
 def header_value(name: str, secret: Secret) -> str:
-    """The secret's value, if a header can carry it; the message never quotes it."""
+    """The secret's value, if a header can carry it. Raises StartRefused, which never quotes it."""
     value = secret.reveal()
     if not _HEADER_VALUE.fullmatch(value):
-        raise ValueError(
-            f"{name} ({secret!r}) cannot stand in a header: wanted printable ASCII without blanks at its ends, got "
-            + ("nothing" if not value else f"{len(value)} other characters")
+        got = "it is empty" if not value else "it holds blanks at an end, line breaks or characters beyond ASCII"
+        raise StartRefused(
+            "provider.unusable_secret",
+            f"{name} ({secret!r}) cannot be sent in a header: {got}",
+            "store the bare value: printable ASCII on one line, without quotes",
         )
     return value
