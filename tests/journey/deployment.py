@@ -89,13 +89,21 @@ class Deployment:
         raise AssertionError(f"the server did not come up:\n{self.log}\n{(self.folder / 'out.log').read_text()}")
 
     def token(
-        self, tenant: str = "acme", subject: str = "ada", groups: tuple[str, ...] = ("agents",), **more: Any
+        self,
+        tenant: str = "acme",
+        subject: str = "ada",
+        groups: tuple[str, ...] = ("agents",),
+        *,
+        ttl_s: int = 3600,
+        age_s: int = 0,
+        **more: Any,
     ) -> str:
+        """A token of the development issuer, minted ``age_s`` ago."""
         if self._issuer is None:
             self._issuer = development_issuer(read_manifest(self.config))
             assert self._issuer is not None
-        wish = TokenWish(tenant=tenant, subject=subject, groups=groups, ttl_s=more.pop("ttl_s", 3600), **more)
-        return self._issuer.mint(wish, uuid7(time.time_ns()), time.time_ns())
+        wish = TokenWish(tenant=tenant, subject=subject, groups=groups, ttl_s=ttl_s, **more)
+        return self._issuer.mint(wish, uuid7(time.time_ns()), time.time_ns() - age_s * 1_000_000_000)
 
     def client(self, token: str | None = None, **more: Any) -> httpx.Client:
         headers = {"authorization": f"Bearer {token or self.token()}"}

@@ -147,7 +147,7 @@ def test_parallel_tool_calls_there_and_back(server: Deployment, sdk: Sdk) -> Non
     assert [call.function.name for call in calls] == ["get_weather", "get_time"]
     assert json.loads(calls[0].function.arguments) == {"city": "scripted", "days": 1}
     assert first.choices[0].finish_reason == "tool_calls"
-    messages.append({"role": "assistant", "tool_calls": [call.to_dict() for call in calls]})  # type: ignore[list-item,arg-type,typeddict-item]
+    messages.append({"role": "assistant", "tool_calls": [call.to_dict() for call in calls]})
     messages += [{"role": "tool", "tool_call_id": call.id, "content": '{"sky":"clear \\u2600"}'} for call in calls]
     second = sdk.client.chat.completions.create(model="chat", messages=messages, tools=[WEATHER, TIME])
     assert second.choices[0].finish_reason == "stop"
@@ -174,7 +174,7 @@ def test_response_format_passes(server: Deployment, sdk: Sdk) -> None:
     answer = sdk.client.chat.completions.create(
         model="chat",
         messages=says("as json"),
-        response_format={"type": "json_schema", "json_schema": schema},  # type: ignore[typeddict-item]
+        response_format={"type": "json_schema", "json_schema": schema},
     )
     assert json.loads(answer.choices[0].message.content or "") == {"scripted": True, "heard": "as json"}
     assert json.loads(upstream_body(server))["response_format"] == {"type": "json_schema", "json_schema": schema}

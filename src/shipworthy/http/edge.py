@@ -68,7 +68,7 @@ class DataPlane:
             if dialect is None:
                 await self._read(op, path, method, scope, sink)
             elif method != "POST":
-                raise Refusal("server.method_not_allowed", method=method, path=path)
+                raise Refusal("server.method_not_allowed", method=method, path=path, allowed="POST")
             else:
                 await self._exchange(op, dialect, scope, receive, sink)
         except Refusal as refusal:
@@ -120,7 +120,7 @@ class DataPlane:
         if path not in READS and not path.startswith(MODEL):
             raise Refusal("server.not_found", path=path[:200])
         if method not in ("GET", "HEAD"):
-            raise Refusal("server.method_not_allowed", method=method, path=path)
+            raise Refusal("server.method_not_allowed", method=method, path=path, allowed="GET, HEAD")
         if path == "/healthz":
             await sink.answer(200, {"status": "alive"})
         elif path == "/readyz":

@@ -188,6 +188,8 @@ def headers_of(refusal: Refusal) -> tuple[tuple[str, str], ...]:
         headers.append(("x-should-retry", "true" if retryable else "false"))
     if status_of(refusal) == HTTPStatus.UNAUTHORIZED:
         headers.append(("www-authenticate", "Bearer"))
+    if "allowed" in refusal.facts:
+        headers.append(("allow", str(refusal.facts["allowed"])))
     return tuple(headers)
 
 
