@@ -74,6 +74,18 @@ def test_a_probe_that_is_given_back_frees_its_place() -> None:
     assert circuit.begin(OPEN_FIRST_NS)
 
 
+def test_what_was_sent_before_the_circuit_opened_is_no_probe() -> None:
+    """A provider that dies under load fails many requests at once: that is one reason to wait, not many."""
+    circuit = opened()
+    for _ in range(20):
+        assert not circuit.failed(1)
+        assert not circuit.succeeded(1)
+    assert circuit.state is State.OPEN
+    assert circuit.retry_after_s(0) == OPEN_FIRST_NS / SECOND_NS
+    assert not circuit.failed(0, retry_after_s=30), "what the provider asks for counts all the same"
+    assert circuit.retry_after_s(0) == 30
+
+
 def test_retry_after_opens_at_once_and_is_bounded() -> None:
     circuit = Circuit()
     assert circuit.failed(0, retry_after_s=7)

@@ -63,7 +63,8 @@ class Circuit:
         """One request went well; True when that closed the circuit."""
         if self.state is State.CLOSED:
             self._outcomes.append((now_ns, True))
-            return False
+        if self.state is not State.HALF_OPEN:
+            return False  # open: it was sent before the circuit opened, so it is no probe
         self._probing = False
         self._probes_won += 1
         if self._probes_won < CLOSE_AFTER_PROBES:
@@ -74,7 +75,10 @@ class Circuit:
     def failed(self, now_ns: int, retry_after_s: float | None = None) -> bool:
         """One request failed; True when that opened the circuit."""
         asked_ns = min(int((retry_after_s or 0.0) * SECOND_NS), OPEN_LONGEST_NS)
-        if self.state is not State.CLOSED:
+        if self.state is State.OPEN:  # it was sent before the circuit opened: only what the provider asks for counts
+            self._until_ns = max(self._until_ns, now_ns + asked_ns)
+            return False
+        if self.state is State.HALF_OPEN:
             self._open(now_ns, max(min(self._open_ns * 2, OPEN_LONGEST_NS), asked_ns))
             return True
         self._outcomes.append((now_ns, False))
