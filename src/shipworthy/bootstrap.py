@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
 
 from msgspec import Struct
 
@@ -22,6 +20,8 @@ from shipworthy.adapters.identity.settings import identity_settings
 from shipworthy.adapters.policy.cel import compile_condition
 from shipworthy.adapters.prices.table import price_of
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
+from shipworthy.adapters.providers.reach import ModelServer as ModelServer
+from shipworthy.adapters.providers.reach import Reach
 from shipworthy.adapters.store.acts import StoreActs
 from shipworthy.adapters.store.assertions import assert_store
 from shipworthy.adapters.store.exchanges import StoreExchanges
@@ -37,11 +37,11 @@ from shipworthy.adapters.store.sweep import StoreSweeper
 from shipworthy.adapters.store.vault import Vault
 from shipworthy.manifest.load import Loaded as Loaded
 from shipworthy.manifest.load import load
-from shipworthy.model.errors import Refusal, StartRefused, StoreUnavailable
+from shipworthy.model.errors import StartRefused, StoreUnavailable
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.identity import Credentials, Principal
 from shipworthy.model.observation import CircuitChanged
-from shipworthy.model.op import Clock, Observe, Op, Step, SystemClock
+from shipworthy.model.op import Clock, Observe, Op, SystemClock
 from shipworthy.model.policy import Snapshot
 from shipworthy.model.route import Model, Provider
 from shipworthy.ports import AdminAct, ControlPlane, Live, Stages, Upstream
@@ -57,25 +57,10 @@ from shipworthy.stages.record import Took, make_draft, make_record
 from shipworthy.stages.reserve import make_reserve
 from shipworthy.stages.route import make_route
 from shipworthy.stages.settle import settle
+from shipworthy.stages.timed import timed
 from shipworthy.standard import PROVIDERS
 
-RETIRE_S = 600.0
-"""How long the connections of a provider that a reload dropped serve the requests that began before."""
 STORE_LOOK_S = 1.0
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class ModelServer(Struct, frozen=True):
-    """Where a supervised local model answers."""
-
-    base_url: str
-    api_key: str
-    default_stop: tuple[str, ...]
-    upstream_model: str
-    context_tokens: int
-    reuse_connections: bool
 
 
 class Launch(Struct, frozen=True, tag=True):
@@ -175,7 +160,7 @@ class DataWorker:
         self.vault = Vault(ground.keyring)
         self._recorder = PostgresRecorder(ground.store, self.vault, self.observe)
         self._repeats = StoreRepeats(ground.store, ground.keyring.repeats_key)
-        self._upstreams: dict[str, tuple[Provider, ModelServer | None, Upstream]] = {}
+        self._reach = Reach(build_upstream)
         self.live = self._build(loaded, launch.models)
 
     async def run(self) -> None:
@@ -191,7 +176,7 @@ class DataWorker:
     async def close(self) -> None:
         """Commits what is queued, then ends every connection."""
         await self._recorder.close()
-        await asyncio.gather(*(upstream.close() for _, _, upstream in self._upstreams.values()))
+        await self._reach.close()
 
     async def reload(self, digest: str, models: Mapping[str, ModelServer]) -> str:
         """Puts the manifest with ``digest`` in force for new requests; says why not when that cannot be."""
@@ -231,7 +216,7 @@ class DataWorker:
             fit=timed("fit", fit),
             recall=timed("recall", unconfigured.recall),
             route=timed("route", make_route(self._fleet)),
-            call=timed("call", make_call(self._reach(snapshot, models), self._fleet, self._ledger)),
+            call=timed("call", make_call(self._reach.adopt(snapshot.providers, models), self._fleet, self._ledger)),
             inspect=unconfigured.inspect,
             encode=encode,
             settle=timed("settle", settle),
@@ -239,32 +224,8 @@ class DataWorker:
         )
         return Live(snapshot, stages)
 
-    def _reach(self, snapshot: Snapshot, models: Mapping[str, ModelServer]) -> Mapping[str, Upstream]:
-        """Connections to every provider of ``snapshot``; an unchanged provider keeps its own."""
-        reached: dict[str, tuple[Provider, ModelServer | None, Upstream]] = {}
-        for name, provider in snapshot.providers.items():
-            server = models.get(name)
-            kept = self._upstreams.get(name)
-            if kept is not None and kept[0] == provider and kept[1] == server:
-                reached[name] = kept
-            else:
-                reached[name] = (provider, server, build_upstream(provider, server))
-        for name, (_, _, upstream) in self._upstreams.items():
-            if name not in reached or reached[name][2] is not upstream:
-                asyncio.get_running_loop().call_later(RETIRE_S, _retire, upstream)
-        self._upstreams = reached
-        return {name: upstream for name, (_, _, upstream) in reached.items()}
-
     def _circuit_changed(self, model: Model, state: str, reason: str) -> None:
         self.observe(CircuitChanged(provider=model.provider.name, model=model.name, state=state, reason=reason))
-
-
-def _retire(upstream: Upstream) -> None:
-    _RETIRING.add(task := asyncio.ensure_future(upstream.close()))
-    task.add_done_callback(_RETIRING.discard)
-
-
-_RETIRING: set[asyncio.Future[None]] = set()
 
 
 def build_upstream(provider: Provider, server: ModelServer | None) -> Upstream:
@@ -275,37 +236,6 @@ def build_upstream(provider: Provider, server: ModelServer | None) -> Upstream:
     if server is None:
         raise StartRefused("provider.not_running", f"the local model of provider {provider.name} is not running")
     return build(provider, base_url=server.base_url, api_key=server.api_key, default_stop=server.default_stop)
-
-
-def timed(stage: str, run: Callable[P, T]) -> Callable[P, T]:
-    """``run``, leaving a Step in its Op: when it began, how long it took, and with which code it refused."""
-
-    def note(op: Op, start_ns: int, refused: str) -> None:
-        op.steps.append(Step(stage, start_ns, op.elapsed_ns() - start_ns, refused=refused))
-
-    async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-        op: Op = args[0]  # type: ignore[assignment]
-        start_ns, refused = op.elapsed_ns(), ""
-        try:
-            return await run(*args, **kwargs)  # type: ignore[misc]
-        except Refusal as refusal:
-            refused = refusal.code
-            raise
-        finally:
-            note(op, start_ns, refused)
-
-    def run_sync(*args: P.args, **kwargs: P.kwargs) -> T:
-        op: Op = args[0]  # type: ignore[assignment]
-        start_ns, refused = op.elapsed_ns(), ""
-        try:
-            return run(*args, **kwargs)
-        except Refusal as refusal:
-            refused = refusal.code
-            raise
-        finally:
-            note(op, start_ns, refused)
-
-    return run_async if inspect.iscoroutinefunction(run) else run_sync  # type: ignore[return-value]
 
 
 @contextlib.asynccontextmanager
