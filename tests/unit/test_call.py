@@ -13,7 +13,7 @@ from shipworthy.kit.builders import an_estimate, an_op
 from shipworthy.kit.calls import a_chat, a_model, a_provider, fitted
 from shipworthy.model.chat import Delta, DeltaKind, Event, Reply
 from shipworthy.model.circuit import State
-from shipworthy.model.errors import FailureKind, ProviderFailure, Refusal
+from shipworthy.model.errors import FailureKind, ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.ledger import Hold, Standing
 from shipworthy.model.op import Op
@@ -62,8 +62,11 @@ class Ledger:
     def __init__(self) -> None:
         self.raised: list[int] = []
         self.refusing = False
+        self.away = False
 
     async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:
+        if self.away:
+            raise StoreUnavailable("store.slow")
         if self.refusing:
             raise Refusal("reserve.budget_exhausted", period="month", level="tenant")
         self.raised.append(amount_nano)
@@ -141,7 +144,7 @@ def test_falls_back_on_every_failure_that_another_may_not_share(kind: FailureKin
 def test_a_rejected_request_is_not_tried_elsewhere() -> None:
     async def scenario() -> None:
         world = World(Script(opening=failure(FailureKind.REJECTED, status=400)), Script(WORD, END))
-        with pytest.raises(Refusal, match="call.rejected"):
+        with pytest.raises(Refusal, match=r"call\.rejected"):
             await world.call()
         assert world.scripts[1].opened == 0
         assert world.fleet.of(world.models[0]).circuit.state is State.CLOSED
@@ -217,9 +220,45 @@ def test_a_further_attempt_needs_cover_for_what_the_earlier_may_cost() -> None:
         assert covered.ledger.raised
         refused = World(Script(opening=broken), Script(WORD, END))
         refused.ledger.refusing = True
-        with pytest.raises(Refusal, match="reserve.budget_exhausted"):
+        with pytest.raises(Refusal, match=r"reserve\.budget_exhausted"):
             await refused.call(amount_nano=1)
         assert refused.scripts[1].opened == 0
+
+    run(scenario)
+
+
+def test_no_attempt_is_begun_when_the_deadline_is_over() -> None:
+    """A request sent now would be cancelled at once, and may be billed."""
+
+    async def scenario() -> None:
+        world = World(Script(5.0, WORD), Script(WORD, END), timeouts=Timeouts(first_token_ms=100, total_ms=100))
+        with pytest.raises(Refusal, match=r"call\.timeout"):
+            await world.call()
+        assert world.scripts[1].opened == 0
+
+    run(scenario)
+
+
+def test_attempts_that_sent_nothing_spend_no_retries() -> None:
+    """The budget bounds load on providers: whoever refused the connection bore none."""
+
+    async def scenario() -> None:
+        for _ in range(20):
+            world = World(Script(opening=failure(FailureKind.CONNECT, sent=False, status=None)), Script(WORD, END))
+            while world.fleet.may_retry(world.op.clock.monotonic_ns()):
+                pass
+            await drained(await world.call())
+
+    run(scenario)
+
+
+def test_a_store_that_is_away_lets_no_further_attempt_out() -> None:
+    async def scenario() -> None:
+        world = World(Script(opening=failure(FailureKind.BROKEN, status=None)), Script(WORD, END))
+        world.ledger.away = True
+        with pytest.raises(Refusal, match=r"reserve\.store_unavailable"):
+            await world.call(amount_nano=1)
+        assert world.scripts[1].opened == 0
 
     run(scenario)
 
@@ -238,7 +277,9 @@ def test_no_attempt_is_begun_for_a_client_that_left() -> None:
 @pytest.mark.parametrize("when", ["opening", "head", "unread", "midway"])
 def test_cancelled_anywhere_the_place_is_given_back(when: str) -> None:
     async def scenario() -> None:
-        acts: dict[str, tuple[Any, ...]] = {"opening": (9.0,), "head": (HEAD, 9.0), "unread": (WORD, END), "midway": (WORD, 9.0)}
+        acts: dict[str, tuple[Any, ...]] = {
+            "opening": (9.0,), "head": (HEAD, 9.0), "unread": (WORD, END), "midway": (WORD, 9.0)
+        }  # fmt: skip
         world = World(Script(*acts[when]), timeouts=Timeouts(first_token_ms=5_000, total_ms=5_000))
         task = asyncio.create_task(world.call())
         if when in ("opening", "head"):
@@ -279,7 +320,7 @@ def test_five_failures_open_the_circuit_and_say_so() -> None:
     async def scenario() -> None:
         world = World(Script(opening=failure()))
         for _ in range(5):
-            with pytest.raises(Refusal, match="call.failed"):
+            with pytest.raises(Refusal, match=r"call\.failed"):
                 await world.call()
             world.attempts.clear()
         assert world.changes == [("m0", "open")]

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
 from shipworthy.model.chat import Event, Events, Reply, Request, Source
-from shipworthy.model.errors import RETRY_ELSEWHERE, FailureKind, ProviderFailure, Refusal
+from shipworthy.model.errors import RETRY_ELSEWHERE, FailureKind, ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.ledger import Hold
 from shipworthy.model.money import Basis, Usage
@@ -37,13 +37,13 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
     async def call(
         op: Op, route: Route, request: Request, fitted: Fitted, hold: Hold, attempts: list[Attempt]
     ) -> Reply:
-        total_s = route.models[0].provider.timeouts.total_ms / 1000
-        deadline_s = asyncio.get_running_loop().time() + total_s
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + route.models[0].provider.timeouts.total_ms / 1000
         last: ProviderFailure | None = None
         for model in route.models:
-            if attempts and not fleet.may_retry(op.clock.monotonic_ns()):
+            if op.left or loop.time() >= deadline_s:
                 break
-            if op.left:
+            if any(attempt.sent for attempt in attempts) and not fleet.may_retry(op.clock.monotonic_ns()):
                 break
             await _cover(op, ledger, hold, model, request, fitted, attempts)
             attempt = _Attempt(op, model, request, fleet, attempts)
@@ -69,12 +69,15 @@ async def _cover(
     spent = sum(ceiling_cost(model, a.usage.input, a.usage.output, 0) for a in billed if a.usage is not None)
     needed = spent + ceiling_cost(model, fitted.input_tokens, output, request.images)
     if needed > hold.estimate.amount_nano:
-        hold.estimate = (await ledger.raise_to(op, hold, needed)).estimate
+        try:
+            hold.estimate = (await ledger.raise_to(op, hold, needed)).estimate
+        except StoreUnavailable as away:
+            raise Refusal("reserve.store_unavailable", detail=str(away), retry_after_s=5) from away
 
 
 def _refusal(failure: ProviderFailure | None) -> Refusal:
     if failure is None:
-        return Refusal("call.failed", why="nothing was tried: the retry budget is spent", retry_after_s=1)
+        return Refusal("call.failed", why="nothing was tried: the client had left", retry_after_s=1)
     why = failure.detail or failure.kind.value
     match failure.kind:
         case FailureKind.REJECTED:
