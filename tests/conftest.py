@@ -6,6 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -66,9 +67,9 @@ def start_postgres(base: Path) -> Postgres:
     return Postgres(launcher, socket_dir, {SUPERUSER: kept.superuser, OWNER: kept.owner, LOGIN: kept.login})
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """The session's server. Its databases are the tests' own; whoever kills it starts another one (`start_postgres`)."""
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """A server of one's own, with the migrated template, gone afterwards."""
     base = Path(tempfile.mkdtemp(prefix="shipworthy-tests-"))
     base.chmod(0o755)
     server = None
@@ -81,6 +82,20 @@ def postgres() -> Iterator[Postgres]:
         if server is not None:
             server.launcher.stop()
         shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The session's server. Whoever kills one takes `own_postgres`."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[Postgres]:
+    """A server that the module's tests may kill, stop and start again; each leaves it running."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

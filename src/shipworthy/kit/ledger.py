@@ -22,7 +22,6 @@ from shipworthy.model.op import Op
 from shipworthy.ports import Entry, Orphan
 
 WINDOW_S = 61  # the second that is running, and the sixty before it
-HOLDS_WAIT_S = 0.2
 HOLDS_POLL_S = 0.005
 
 
@@ -73,7 +72,11 @@ class MemoryLedger:
     """Ledger, Recorder and Sweeper in one: they share the counters. ``rows`` and ``bodies`` are what was recorded."""
 
     def __init__(
-        self, worker: str = "worker", now: Callable[[], datetime] = lambda: datetime.now(UTC), hold_s: float = 900.0
+        self,
+        worker: str = "worker",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        hold_s: float = 900.0,
+        holds_wait_s: float = 0.2,
     ) -> None:
         self.rows: dict[UUID, Row] = {}
         self.bodies: dict[UUID, Bodies] = {}
@@ -81,6 +84,7 @@ class MemoryLedger:
         self._worker = worker
         self._now = now
         self._hold_s = hold_s
+        self._holds_wait_s = holds_wait_s
         self._counters: dict[CounterKey, Figures] = {}
         self._windows: dict[tuple[str, str], Window] = {}
         self._holds: dict[UUID, Held] = {}
@@ -129,12 +133,13 @@ class MemoryLedger:
             for claim in hold.claims
             if claim.cap_nano >= 0
         ]
-        more_nano = amount_nano - held.amount_nano
-        await self._wait_for_holds(hold.tenant, claims, more_nano)
-        self._refuse_by_budget(hold.tenant, claims, more_nano)
-        for counter, _ in self._counters_of(hold.tenant, claims):
-            counter.held_nano += more_nano
-        held.amount_nano = amount_nano
+        more_nano = max(0, amount_nano - held.amount_nano)  # the caller's noun may be older than the last raise
+        if more_nano:
+            await self._wait_for_holds(hold.tenant, claims, more_nano)
+            self._refuse_by_budget(hold.tenant, claims, more_nano)
+            for counter, _ in self._counters_of(hold.tenant, claims):
+                counter.held_nano += more_nano
+            held.amount_nano += more_nano
         return structs.replace(hold, estimate=structs.replace(hold.estimate, amount_nano=amount_nano))
 
     # ---------------------------------------------------------------------------------------- Recorder
@@ -190,7 +195,7 @@ class MemoryLedger:
 
     async def _wait_for_holds(self, tenant: str, claims: Sequence[Claim], amount_nano: int) -> None:
         """While holds, not charges, stand in the way: for a bounded time."""
-        until = time.monotonic() + HOLDS_WAIT_S
+        until = time.monotonic() + self._holds_wait_s
         while time.monotonic() < until:
             short = [(self.figures(tenant, claim), claim.cap_nano) for claim in claims if claim.cap_nano >= 0]
             short = [(figures, cap) for figures, cap in short if figures.taken_nano + amount_nano > cap]
