@@ -70,7 +70,11 @@ def licence(package: Distribution) -> str:
     """What a package says of its licence, the most exact first; a whole licence text in the field is cut to its title."""
     about = package.metadata
     classifiers = [line for line in about.get_all("Classifier") or () if line.startswith("License ::")]
-    return about.get("License-Expression") or (about.get("License") or "")[:60] or " ".join(classifiers)
+    stated = [
+        *(about.get_all("License-Expression") or ()),
+        *((text or "")[:60] for text in about.get_all("License") or ()),
+    ]
+    return next(filter(None, stated), " ".join(classifiers))
 
 
 def test_few_packages(base: dict[str, Distribution]) -> None:

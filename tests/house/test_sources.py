@@ -21,11 +21,11 @@ def test_the_environment_has_one_reader(sources: Any) -> None:
     readers = set()
     for source in sources:
         for node in ast.walk(source.tree):
-            reads = isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv", "putenv")
-            if reads and isinstance(node.value, ast.Name) and node.value.id == "os":
-                readers.add(source.name)
-            if isinstance(node, ast.ImportFrom) and node.module == "os":
-                assert not {alias.name for alias in node.names} & {"environ", "getenv"}, source.name
+            match node:
+                case ast.Attribute(ast.Name("os"), "environ" | "environb" | "getenv" | "putenv"):
+                    readers.add(source.name)
+                case ast.ImportFrom("os", names):
+                    assert not {alias.name for alias in names} & {"environ", "getenv"}, source.name
     assert readers == set(ENVIRONMENT)
 
 
