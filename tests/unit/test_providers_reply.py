@@ -1,0 +1,133 @@
+"""Answers as events, on bytes with no network: any cut, any end, any garbage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shipworthy.adapters.providers.reply import StreamedReply, WholeReply
+from shipworthy.kit.calls import said
+from shipworthy.model.chat import Event
+from shipworthy.model.dialects.openai_chat import decode_reply
+from shipworthy.model.errors import FailureKind, ProviderFailure
+
+CHUNK = b'data: {"choices":[{"index":%d,"delta":{"content":"%s"},"finish_reason":%s}]}\n\n'
+HELLO = CHUNK % (0, b"Hel", b"null") + b": a comment\n\n" + CHUNK % (0, b"lo", b'"stop"')
+DONE = b"data: [DONE]\n\n"
+
+
+class Pieces:
+    """Implements ``transport.Answer`` over pieces in memory."""
+
+    status = 200
+
+    def __init__(self, pieces: Sequence[bytes], failure: ProviderFailure | None = None) -> None:
+        self._pieces = list(pieces)
+        self._failure = failure
+        self.ended = ""
+
+    def header(self, name: str) -> str:
+        return {"x-request-id": "req-9"}.get(name, "")
+
+    async def read(self) -> bytes:
+        if self._pieces:
+            return self._pieces.pop(0)
+        if self._failure is not None:
+            raise self._failure
+        return b""
+
+    def finish(self) -> None:
+        self.ended = "finished"
+
+    def close(self) -> None:
+        self.ended = "closed"
+
+
+def taken(events: StreamedReply | WholeReply) -> list[Event]:
+    async def take() -> list[Event]:
+        return [event async for event in events]
+
+    return asyncio.run(take())
+
+
+def cut(body: bytes, places: Sequence[int]) -> list[bytes]:
+    marks = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
+    return [body[start:end] for start, end in pairwise(marks) if end > start]
+
+
+@given(st.lists(st.integers(0, 1_000), max_size=40), st.booleans())
+def test_however_the_bytes_are_cut_the_events_are_the_same(places: list[int], done: bool) -> None:
+    """With [DONE] or, when every choice has finished, without it."""
+    answer = Pieces(cut(HELLO + (DONE if done else b""), places))
+    events = taken(StreamedReply(answer, 1, ()))
+    assert said(events) == "Hello"
+    assert [event.done for event in events] == [False, False, True]
+    assert events[-1].raw == b"[DONE]"
+    assert answer.ended == ("finished" if done else "")
+
+
+@pytest.mark.parametrize(
+    ("body", "choices", "kind"),
+    [
+        (b"", 1, FailureKind.BROKEN),
+        (CHUNK % (0, b"Hel", b"null"), 1, FailureKind.BROKEN),
+        (HELLO, 2, FailureKind.BROKEN),  # the second choice never finished
+        (HELLO[:-20], 1, FailureKind.INVALID),  # the last line breaks off within its JSON
+        (DONE, 1, FailureKind.INVALID),
+        (HELLO + b'data: {"error":{"message":"overloaded"}}\n\n', 1, FailureKind.INVALID),
+        (HELLO + b"data: nonsense\n\n", 1, FailureKind.INVALID),
+        (b"<html>\n\n", 1, FailureKind.INVALID),
+    ],
+)
+def test_an_end_that_is_none_is_a_failure(body: bytes, choices: int, kind: FailureKind) -> None:
+    answer = Pieces([body] if body else [])
+    with pytest.raises(ProviderFailure, match="x-request-id req-9") as raised:
+        taken(StreamedReply(answer, choices, ()))
+    assert (raised.value.kind, raised.value.sent, raised.value.status) == (kind, True, 200)
+    assert answer.ended == "closed"
+
+
+def test_what_follows_the_end_is_not_read() -> None:
+    answer = Pieces([HELLO + DONE + b"data: nonsense\n\n", b"more"])
+    assert said(taken(StreamedReply(answer, 1, ()))) == "Hello"
+
+
+def test_a_failure_keeps_its_kind_and_loses_its_secrets() -> None:
+    lost = ProviderFailure(FailureKind.BROKEN, "reset by k3y-k3y", sent=True, body=b"k3y-k3y")
+    with pytest.raises(ProviderFailure) as raised:
+        taken(StreamedReply(Pieces([CHUNK % (0, b"Hel", b"null")], lost), 1, ("k3y-k3y",)))
+    assert (raised.value.kind, raised.value.detail) == (FailureKind.BROKEN, "reset by [secret] (x-request-id req-9)")
+    assert raised.value.body == b"[secret]"
+
+
+def test_after_a_failure_or_an_end_there_is_nothing() -> None:
+    async def played() -> None:
+        answer = Pieces([b"garbage\n\n"])
+        reply = StreamedReply(answer, 1, ())
+        with pytest.raises(ProviderFailure):
+            await anext(reply)
+        with pytest.raises(StopAsyncIteration):
+            await anext(reply)
+        unread = Pieces([HELLO])
+        await StreamedReply(unread, 1, ()).aclose()
+        assert unread.ended == "closed"
+
+    asyncio.run(played())
+
+
+@given(st.binary(max_size=200))
+def test_a_whole_body_is_an_answer_or_a_failure(body: bytes) -> None:
+    """Nothing else is raised, whatever the bytes."""
+    answer = Pieces([body])
+    try:
+        events = taken(WholeReply(answer, decode_reply, ()))
+    except ProviderFailure as failure:
+        ended = (failure.kind, answer.ended)
+    else:
+        ended = ("served" if [event.done for event in events] == [True] else "cut", answer.ended)
+    assert ended in ((FailureKind.INVALID, "closed"), ("served", ""))
