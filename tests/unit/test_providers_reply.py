@@ -127,7 +127,7 @@ def test_a_whole_body_is_an_answer_or_a_failure(body: bytes) -> None:
     try:
         events = taken(WholeReply(answer, decode_reply, ()))
     except ProviderFailure as failure:
-        ended = (failure.kind, answer.ended)
+        ended: tuple[str, str] = (failure.kind, answer.ended)
     else:
         ended = ("served" if [event.done for event in events] == [True] else "cut", answer.ended)
     assert ended in ((FailureKind.INVALID, "closed"), ("served", ""))
