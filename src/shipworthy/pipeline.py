@@ -30,7 +30,7 @@ async def serve(x: Exchange, stages: Stages, arrival: Arrival, sink: Sink) -> No
         await close(x, stages)
         raise
     except Replay as repeated:
-        x.outcome, replay = Outcome.SERVED, repeated
+        x.outcome, x.replay_of, replay = Outcome.SERVED, repeated.stored.exchange_id, repeated
     except Exception as reason:  # every exchange ends in one outcome, so nothing passes here unnamed
         x.outcome, x.refusal = judge(x, reason)
     unrecorded = await close(x, stages)

@@ -38,7 +38,7 @@ class Exchange:
 
     __slots__ = (
         "attempts", "charge", "fitted", "grant", "hit", "hold", "idempotency_key", "op", "outcome", "passages", "peer",
-        "principal", "prompt", "received", "refusal", "reply", "request", "route", "screened", "session",
+        "principal", "prompt", "received", "refusal", "replay_of", "reply", "request", "route", "screened", "session",
     )  # fmt: skip
 
     op: Op
@@ -61,6 +61,7 @@ class Exchange:
     charge: Charge
     outcome: Outcome
     refusal: Refusal
+    replay_of: UUID  # the exchange whose stored answer was given again
 
     def __init__(self, op: Op, peer: str = "", session: str = "", idempotency_key: str = "") -> None:
         object.__setattr__(self, "op", op)

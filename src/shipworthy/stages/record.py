@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from msgspec.structs import replace
 
-from shipworthy.model.chat import Request
+from shipworthy.model.chat import Request, Source
 from shipworthy.model.errors import Refusal
 from shipworthy.model.exchange import Bodies, Exchange, Outcome, Received, Row
 from shipworthy.model.guard import Receipt
@@ -95,7 +95,7 @@ def row_of(snapshot: Snapshot, x: Exchange) -> Row:
         refusal_detail=_told(refusal)[:DETAIL_CHARS_MAX] if refusal else "",
         model=reply.model.name if reply else "",
         provider=reply.model.provider.name if reply else "",
-        source=reply.source.value if reply else "",
+        source=_source(x),
         finish=tuple(x.received.finish),
         cut=fitted.cut if fitted else (),
         flags=_flags(snapshot, x),
@@ -239,6 +239,12 @@ def _receipts(x: Exchange) -> tuple[Receipt, ...]:
     return tuple(found)
 
 
+def _source(x: Exchange) -> str:
+    if hasattr(x, "replay_of"):
+        return Source.REPLAY.value
+    return x.reply.source.value if hasattr(x, "reply") else ""
+
+
 def _flags(snapshot: Snapshot, x: Exchange) -> tuple[str, ...]:
     """Short words for what an auditor would want to filter by."""
     charge, received = getattr(x, "charge", None), x.received
@@ -256,4 +262,5 @@ def _flags(snapshot: Snapshot, x: Exchange) -> tuple[str, ...]:
         "body_truncated": bodies is not None and bodies.truncated,
         "mode_observed": hasattr(x, "grant") and x.grant.mode is Mode.OBSERVE,
     }
-    return tuple(flag for flag, holds in said.items() if holds)
+    flags = [flag for flag, holds in said.items() if holds]
+    return (*flags, f"replay_of:{x.replay_of}") if hasattr(x, "replay_of") else tuple(flags)
