@@ -96,9 +96,8 @@ async def close(x: Exchange, stages: Stages) -> Refusal | None:
 
 async def conclude(x: Exchange, stages: Stages) -> Refusal | None:
     """The close itself. An answer that is not recorded is not given, whatever the reason."""
+    await end_reply(x)
     try:
-        if hasattr(x, "reply"):
-            await x.reply.events.aclose()
         if hasattr(x, "hold"):
             x.charge = stages.settle(x.op, x.hold, x.grant, x.attempts, x.received)
         await stages.record(x.op, x)
@@ -110,13 +109,23 @@ async def conclude(x: Exchange, stages: Stages) -> Refusal | None:
     return None
 
 
+async def end_reply(x: Exchange) -> None:
+    """Ends the provider's answer. One that cannot even be closed costs neither its settlement nor its row."""
+    try:
+        if hasattr(x, "reply"):
+            await x.reply.events.aclose()
+    except Exception as bug:
+        say_bug(x, "reply", bug)
+
+
 def judge(x: Exchange, reason: Exception) -> tuple[Outcome, Refusal]:
     """The outcome of an exchange that ``reason`` ended, and what its client is told."""
     match reason:
         case Refusal(code=code):
             if x.op.left:
                 return Outcome.ABANDONED, reason
-            return (Outcome.FAILED if code.startswith("call.") else Outcome.REFUSED), reason
+            asked = code.startswith("call.") or any(attempt.sent for attempt in x.attempts)
+            return (Outcome.FAILED if asked else Outcome.REFUSED), reason
         case ProviderFailure():
             return Outcome.CUT, Refusal("call.cut", detail=str(reason))
         case _:

@@ -14,6 +14,7 @@ from shipworthy.kit.builders import an_op
 from shipworthy.model.chat import Event, Source
 from shipworthy.model.errors import FailureKind, ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.exchange import Exchange, Outcome
+from shipworthy.model.route import Attempt
 from shipworthy.ports import Replay, Stored
 
 ORDER = ["identify", "decode", "authorize", "dedupe", "reserve", "resolve", "retrieve", "screen", "fit", "recall", "route", "call"]
@@ -134,6 +135,26 @@ def test_a_bug_in_any_stage_is_one_failed_exchange(stage: str) -> None:
     assert world.x.outcome is Outcome.FAILED
     assert world.told.count("record") == 1
     assert world.told[-1] == "refuse server.internal"
+
+
+def test_a_refusal_after_a_provider_was_asked_is_a_failure() -> None:
+    """What was asked may be billed: the row says failed, and the request counts against its limits."""
+    refusal = Refusal("reserve.budget_exhausted", level="tenant", period="month")
+    world = World(call=refusal)
+    world.x.attempts.append(Attempt(0, "m", "p", "u", 0, 1, failure="server_error", sent=True))
+    run(world)
+    assert world.x.outcome is Outcome.FAILED
+    assert world.told[-3:] == ["settle", "record", "refuse reserve.budget_exhausted"]
+
+
+def test_a_reply_that_cannot_be_closed_is_settled_and_recorded_all_the_same() -> None:
+    class Stuck(Events):
+        async def aclose(self) -> None:
+            raise OSError("the connection will not end")
+
+    world = run(World(Stuck()))
+    assert world.told[-3:] == ["settle", "record", "finish end"]
+    assert world.x.outcome is Outcome.SERVED
 
 
 def test_a_broken_stream_is_cut_and_settled() -> None:
