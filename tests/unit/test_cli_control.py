@@ -44,7 +44,7 @@ def cli(memory: MemoryPlane, monkeypatch: pytest.MonkeyPatch) -> object:
     app = typer.Typer()
     for verb in (key, audit, cost):
         verb.register(app)
-    return lambda *words: CliRunner(env={"COLUMNS": "160"}).invoke(app, list(words))
+    return lambda *words, columns="160": CliRunner(env={"COLUMNS": columns}).invoke(app, list(words))
 
 
 def ok(result: Result) -> str:
@@ -145,3 +145,10 @@ def test_a_store_that_is_away_is_said_and_ends_with_1(
     result = cli("key", "list")
     assert result.exit_code == 1
     assert "store." in result.stderr
+
+
+def test_no_figure_of_the_table_is_ever_cut(cli: object, memory: MemoryPlane) -> None:
+    """On a narrow terminal names fold; a sum that lost a digit would be a lie."""
+    memory.exchanges.rows.append(row(tenant="a-tenant-with-a-very-long-name", charged_nano=123_456_789_012_345_678))
+    table = ok(cli("cost", "report", "--by", "principal", *SPAN, columns="60"))
+    assert "123456789.014265678" in table

@@ -70,4 +70,4 @@ def tell(row: Row, sections: tuple[Section, ...]) -> None:
     for section in sections:
         console.print(Text(f"\n{section.title}", style="bold"))
         for sentence in section.sentences:
-            console.print(Padding(Text(plain(sentence)), (0, 0, 0, 2)))
+            console.print(Padding(Text(plain(sentence)), (0, 0, 0, 2), expand=False))

@@ -15,11 +15,14 @@ from shipworthy.cli.token import plain
 from shipworthy.model.reading import By
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from shipworthy.control.finops import CostReport, CostShown
     from shipworthy.model.op import Op
     from shipworthy.model.reading import Authority
     from shipworthy.ports import ControlPlane
 
+WIDTH_MAX = 10_000
 COUNTS = ("exchanges", "served", "refused", "cut", "failed", "abandoned", "input_tokens", "output_tokens")
 
 
@@ -72,6 +75,7 @@ def report(
 def show_table(found: CostReport) -> None:
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -81,15 +85,22 @@ def show_table(found: CostReport) -> None:
     if found.by is not By.TENANT:
         table.add_column(found.by.value, "total", overflow="fold")
     for name in counts:
-        table.add_column(name.replace("_", " "), f"{getattr(found.total, name):,}", justify="right")
-    table.add_column("USD", found.total.charged_usd, justify="right")
+        _figures(table, name.replace("_", " "), f"{getattr(found.total, name):,}")
+    _figures(table, "USD", found.total.charged_usd)
     if found.total.overrun_nano:
-        table.add_column("of it overrun", found.total.overrun_usd, justify="right")
+        _figures(table, "of it overrun", found.total.overrun_usd)
     for line in found.lines:
         table.add_row(*map(Text, _cells(line, found, counts)))
     console = Console(highlight=False, emoji=False)
+    wide = console.options.update(width=WIDTH_MAX)
+    console.width = max(console.width, Measurement.get(console, wide, table).minimum)
     console.print(Text(f"{found.since} to {found.until} ({plain(found.zone)})", style="dim"))
     console.print(table if found.lines else Text("Nothing happened in that time."))
+
+
+def _figures(table: Table, title: str, total: str) -> None:
+    """A column as wide as its figures: names fold instead, and then the table is wider than the terminal."""
+    table.add_column(title, total, justify="right", no_wrap=True)
 
 
 def _cells(line: CostShown, found: CostReport, counts: list[str]) -> list[str]:

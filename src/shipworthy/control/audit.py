@@ -271,11 +271,11 @@ def _checks(row: Row) -> Iterator[str]:
         detail = f": {_ended(receipt.detail)}" if receipt.detail else "."
         match receipt.status:
             case "ran":
-                yield f"{receipt.check} ran in {receipt.stage}{detail}"
+                yield f"In {receipt.stage}, {receipt.check} ran{detail}"
             case "not_configured":
-                yield f"{receipt.check} is not configured in {receipt.stage}{detail}"
+                yield f"In {receipt.stage}, nothing is configured for {receipt.check}{detail}"
             case other:
-                yield f"{receipt.check} in {receipt.stage}: {other}{detail}"
+                yield f"In {receipt.stage}, {receipt.check} is {other}{detail}"
     if row.passage_ids:
         yield f"{counted(len(row.passage_ids), 'passage')} went into the prompt: {listed(row.passage_ids)}."
 
