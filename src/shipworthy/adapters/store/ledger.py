@@ -58,7 +58,12 @@ class Verdict(Struct, frozen=True):
 
 
 class PostgresLedger:
-    """ports.Ledger. ``now`` None means the store's clock, which all workers share; tests hand in their own."""
+    """ports.Ledger. ``now`` None means the store's clock, which all workers share; tests hand in their own.
+
+    While ``strict`` says so a hold survives whatever crashes. Otherwise nobody waits for the disk: a crash of the store may
+    forget the holds of its last 0.6 s, so that as much may be admitted beyond a cap; what they cost is still charged with
+    their rows, and lost only if the worker dies too.
+    """
 
     def __init__(
         self,
@@ -66,11 +71,13 @@ class PostgresLedger:
         worker: str,
         bounds: LedgerBounds | None = None,
         now: Callable[[], datetime] | None = None,
+        strict: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._worker = worker
         self._bounds = bounds or LedgerBounds()
         self._now = now
+        self._strict = strict
         self._sql = blocks("ledger")
 
     async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, intent: bytes) -> Hold:
@@ -85,6 +92,7 @@ class PostgresLedger:
             "intent": intent,
             "worker": self._worker,
             "expires_s": self._expires_s(op),
+            "durable": self._strict(),
         }
         verdict = await self._patiently("reserve", asked)
         if verdict.reason is not None:

@@ -81,7 +81,7 @@ class PostgresRecorder:
         self._observe = observe
         self._writer = BatchWriter(store.conninfo(StoreRole.RECORDER), vault, now)
         self._queue: deque[Item] = deque()
-        self._bytes = 0
+        self._bytes = 0  # of everything that is not committed yet
         self._awaited = 0  # entries in the queue that somebody waits for
         self._writing = 0
         self._changed = threading.Condition()
@@ -130,11 +130,9 @@ class PostgresRecorder:
                 raise StoreUnavailable("store.closed: the recorder is draining and takes nothing new")
             if self._thread.ident is None:
                 self._thread.start()
-            full = len(self._queue) >= self._bounds.queue_entries_max
-            if full or (self._bytes + item.size > self._bounds.queue_bytes_max and self._queue):
-                raise StoreUnavailable(
-                    f"store.queue_full: {len(self._queue)} entries wait to be recorded; {self._trouble}"
-                )
+            full = self.waiting >= self._bounds.queue_entries_max
+            if full or (self._bytes + item.size > self._bounds.queue_bytes_max and self.waiting):
+                raise StoreUnavailable(f"store.queue_full: {self.waiting} entries wait to be recorded; {self._trouble}")
             self._queue.append(item)
             self._bytes += item.size
             self._awaited += waiter is not None
@@ -157,7 +155,6 @@ class PostgresRecorder:
                 batch.append(self._queue.popleft())
                 size += batch[-1].size
                 self._awaited -= batch[-1].waiter is not None
-            self._bytes -= size
             self._writing = len(batch)
             return batch
 
@@ -177,7 +174,9 @@ class PostgresRecorder:
             while batch := self._take():
                 if not self._write(batch):
                     return
-                self._writing = 0
+                with self._changed:
+                    self._bytes -= sum(item.size for item in batch)
+                    self._writing = 0
         finally:
             self._writer.disconnect()
 

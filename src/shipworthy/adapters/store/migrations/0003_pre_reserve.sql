@@ -225,10 +225,11 @@ end $$;
 -- ------------------------------------------------------------------------------------------------ reserve, raise
 
 -- A refusal is first looked for without locks, so that a caller who hammers on a spent budget neither writes nor makes others
--- wait; admission is decided under the locks. p_again: the answer to a first try may have been lost on the way.
+-- wait; admission is decided under the locks. p_again: the answer to a first try may have been lost on the way. p_durable false:
+-- a crash of the server may forget the holds of its last moments; their charges still arrive with their rows.
 create function reserve(
   p_tenant text, p_id uuid, p_arrived_unix_ns bigint, p_claims jsonb, p_amount bigint, p_tokens bigint, p_intent bytea, p_worker text,
-  p_expires_s double precision, p_again boolean, p_now timestamptz
+  p_expires_s double precision, p_durable boolean, p_again boolean, p_now timestamptz
 ) returns verdict
 language plpgsql as $$
 declare
@@ -242,6 +243,9 @@ declare
   v_before text collate "C" := '';
 begin
   perform set_config('app.tenant', p_tenant, true);
+  if not p_durable then
+    perform set_config('synchronous_commit', 'off', true);
+  end if;
   if p_again and exists (select from hold h where h.tenant = p_tenant and h.id = p_id) then
     return v;
   end if;

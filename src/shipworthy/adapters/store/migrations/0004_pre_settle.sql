@@ -14,10 +14,12 @@ create type entry as (
 create function arrived_at(p_unix_ns bigint) returns timestamptz
 language sql stable as $$ select timestamptz '1970-01-01 00:00:00+00' + (p_unix_ns / 1000) * interval '1 microsecond' $$;
 
-create function insert_exchange(p_row jsonb) returns boolean
+-- Adds those of the rows that are not there yet; returns how many. The recorder may not read the record, so that it cannot be
+-- told which.
+create function insert_exchanges(p_rows jsonb) returns int
 language plpgsql as $$
 declare
-  v_rows int;
+  v_added int;
 begin
   insert into exchange (
     tenant, arrived_at, id, arrived_unix_ns, environment, region, kind, team, role, subject, actor, end_user, issuer, key_id,
@@ -32,10 +34,34 @@ begin
     manifest_digest, rules, strategy, candidates, attempts, steps, receipts, passage_ids, usage, charge_lines, estimated_nano,
     held_nano, charged_nano, overrun_nano, lease_id, traceparent, outcome, refusal_code, refusal_detail, model, provider,
     source, stream, finish, cut, flags, duration_ns, first_token_ns, request_bytes, reply_bytes, request_sha256, reply_sha256
-  from jsonb_populate_record(null::exchange, p_row)
+  from jsonb_populate_recordset(null::exchange, p_rows)
   on conflict do nothing;
-  get diagnostics v_rows = row_count;
-  return v_rows = 1;
+  get diagnostics v_added = row_count;
+  return v_added;
+end $$;
+
+-- Which of the entries' rows are new. Almost always all of them, or none when a whole batch is said again: one statement. Only
+-- a batch of both is taken apart.
+create function inserted(p_entries entry[]) returns boolean[]
+language plpgsql as $$
+declare
+  v_count    int := cardinality(p_entries);
+  v_added    int;
+  v_inserted boolean[] := '{}';
+begin
+  begin
+    v_added := insert_exchanges((select coalesce(jsonb_agg(e.exchange), '[]') from unnest(p_entries) e));
+    if v_added not in (0, v_count) then
+      raise exception using errcode = 'SW001', message = 'some are there, some are not';
+    end if;
+    return array_fill(v_added > 0, array[v_count]);
+  exception
+    when sqlstate 'SW001' then
+      for i in 1 .. v_count loop
+        v_inserted[i] := insert_exchanges(jsonb_build_array(p_entries[i].exchange)) = 1;
+      end loop;
+      return v_inserted;
+  end;
 end $$;
 
 create function settle_counters(p_tenant text, p_entries entry[], p_inserted boolean[], p_holds hold[]) returns void
@@ -121,7 +147,7 @@ language plpgsql as $$
 declare
   v_entries  entry[];
   v_holds    hold[];
-  v_inserted boolean[] := '{}';
+  v_inserted boolean[];
   v_ids      uuid[];
 begin
   perform set_config('app.tenant', p_tenant, true);
@@ -138,9 +164,7 @@ begin
     v_holds := array(select h from hold h where h.tenant = p_tenant and h.id = any(v_ids) order by h.id for update);
   end if;
   delete from hold h where h.tenant = p_tenant and h.id in (select d.id from unnest(v_holds) d);
-  for i in 1 .. cardinality(v_entries) loop
-    v_inserted[i] := insert_exchange(v_entries[i].exchange);
-  end loop;
+  v_inserted := inserted(v_entries);
   insert into body (tenant, arrived_at, exchange_id, part, key_id, nonce, ciphertext, truncated)
   select p_tenant, arrived_at((e.exchange ->> 'arrived_unix_ns')::bigint), b.id, b.part, b.key_id, b.nonce, b.ciphertext, b.truncated
   from unnest(v_entries, v_inserted) as e(exchange, claims, charged_nano, tokens, counts, inserted)
@@ -154,5 +178,5 @@ begin
     from unnest(v_entries, v_inserted) as e(exchange, claims, charged_nano, tokens, counts, inserted) where e.inserted);
 end $$;
 
-revoke execute on function settle, insert_exchange, settle_counters, settle_paces from public;
-grant execute on function settle, insert_exchange, settle_counters, settle_paces to shipworthy_recorder;
+revoke execute on function settle, inserted, insert_exchanges, settle_counters, settle_paces from public;
+grant execute on function settle, inserted, insert_exchanges, settle_counters, settle_paces to shipworthy_recorder;
