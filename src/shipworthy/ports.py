@@ -212,6 +212,10 @@ class Sweeper(Protocol):
 # ---------------------------------------------------------------------------------------------- repeats
 
 
+REPLAYED_BYTES_MAX = 1_048_576
+"""A longer answer is not kept for repeats: its repeat runs, and is charged, afresh."""
+
+
 class Stored(Struct, frozen=True):
     """The answer that an Idempotency-Key already got."""
 

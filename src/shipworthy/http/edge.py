@@ -21,7 +21,7 @@ from shipworthy.model.errors import Refusal
 from shipworthy.model.exchange import Exchange
 from shipworthy.model.observation import Refused
 from shipworthy.model.op import Clock, Observe, Op
-from shipworthy.ports import Live
+from shipworthy.ports import REPLAYED_BYTES_MAX, Live
 
 IN_FLIGHT_MAX = 2_000
 """Requests that one worker has in hand at once; beyond it a request is refused before its head is looked at."""
@@ -89,7 +89,8 @@ class DataPlane:
         arrival = head.arrival(dialect, body.read, _peer(scope))
         live = self._worker.live
         x = Exchange(op, arrival.peer, arrival.session, arrival.idempotency_key)
-        x.received.kept_bytes_max = live.snapshot.bodies.bytes_max
+        replayed_bytes_max = REPLAYED_BYTES_MAX if x.idempotency_key else 0  # also where no bodies are kept
+        x.received.kept_bytes_max = max(live.snapshot.bodies.bytes_max, replayed_bytes_max)
         task = asyncio.current_task()
         assert task is not None
         self._in_flight[task] = x
@@ -130,7 +131,9 @@ class DataPlane:
             live = self._worker.live
             principal = await live.stages.identify(op, Head(scope["headers"]).credentials())
             name = path.removeprefix(MODEL)
-            found = models_body(live.snapshot, principal) if name == path else model_body(live.snapshot, principal, name)
+            found = (
+                models_body(live.snapshot, principal) if name == path else model_body(live.snapshot, principal, name)
+            )
             await sink.answer(200, found)
 
     async def drain(self, seconds: float) -> int:

@@ -11,12 +11,12 @@ import msgspec
 from msgspec.structs import replace
 
 from shipworthy.model.chat import Request, Source
-from shipworthy.model.errors import Refusal
+from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.exchange import Bodies, Exchange, Outcome, Received, Row
 from shipworthy.model.guard import Receipt
 from shipworthy.model.identity import Considered, Grant, Principal
 from shipworthy.model.money import Basis
-from shipworthy.model.observation import Ended, Refused
+from shipworthy.model.observation import Ended, Refused, StoreDegraded
 from shipworthy.model.op import Op, Step
 from shipworthy.model.policy import Mode, Snapshot
 from shipworthy.ports import Entry, Recorder, Repeats, Stored
@@ -51,8 +51,17 @@ def make_record(
             recorder.enqueue(entry)
         took(row)
         op.observe(ended(row))
-        if x.idempotency_key and hasattr(x, "hold"):
-            await repeats.finish(op, row.tenant, scope_of(x.grant, x.request), x.idempotency_key, answer_of(x))
+        if x.idempotency_key and hasattr(x, "grant"):
+            await free(op, x)
+
+    async def free(op: Op, x: Exchange) -> None:
+        """Keeps the answer for repeats, or frees their place, also when money or limits refused the request. It is recorded
+        by now, so that it is given even if the place cannot be reached."""
+        scope = scope_of(x.grant, x.request)
+        try:
+            await repeats.finish(op, x.principal.tenant, scope, x.idempotency_key, answer_of(x))
+        except StoreUnavailable as away:
+            op.observe(StoreDegraded("repeats", str(away), 1))
 
     return record
 

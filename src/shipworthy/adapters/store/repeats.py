@@ -19,7 +19,7 @@ from shipworthy.adapters.store.blocks import blocks
 from shipworthy.adapters.store.pool import Store
 from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.op import Op
-from shipworthy.ports import Stored
+from shipworthy.ports import REPLAYED_BYTES_MAX, Stored
 
 NONCE_BYTES = 12
 BEGIN_TRIES = 3  # the place may be freed between the two statements
@@ -30,7 +30,7 @@ class RepeatBounds(Struct, frozen=True, kw_only=True):
 
     kept_s: float = 86_400.0
     in_flight_s: float = 900.0  # past it the worker that began counts as dead: longer than any total timeout
-    body_bytes_max: int = 1_048_576  # a longer answer is not kept: its repeat runs, and is charged, afresh
+    body_bytes_max: int = REPLAYED_BYTES_MAX
     swept_max: int = 16  # places past their time that are freed with each one that is finished
     sweep_max: int = 1_000
 

@@ -1,0 +1,101 @@
+"""record: what is kept for repeats of a request, on every way that an exchange may end."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shipworthy.kit.builders import a_charge, an_estimate, an_op
+from shipworthy.kit.calls import a_chat
+from shipworthy.model.errors import Refusal, StoreUnavailable
+from shipworthy.model.exchange import Exchange, Outcome
+from shipworthy.model.identity import Considered, Principal
+from shipworthy.model.ledger import Hold, Standing
+from shipworthy.model.observation import StoreDegraded
+from shipworthy.model.policy import Bodies, Mode
+from shipworthy.ports import Entry, Stored
+from shipworthy.stages.record import make_record
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    async def record(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    enqueue = None
+
+
+class Repeats:
+    def __init__(self) -> None:
+        self.finished: list[tuple[str, Stored | None]] = []
+        self.away = False
+
+    async def finish(self, op: Any, tenant: str, scope: str, key: str, stored: Stored | None) -> None:
+        if self.away:
+            raise StoreUnavailable("store.connection: gone")
+        self.finished.append((key, stored))
+
+
+class World:
+    def __init__(self, bytes_max: int = 0) -> None:
+        self.observed: list[Any] = []
+        self.recorder, self.repeats = Recorder(), Repeats()
+        snapshot: Any = SimpleNamespace(
+            environment="test", region="", digest="d", strict=True, bodies=Bodies(bytes_max=bytes_max)
+        )
+        recorder: Any = self.recorder
+        repeats: Any = self.repeats
+        self.record = make_record(snapshot, recorder, repeats, lambda row: None)
+        self.x = Exchange(an_op(self.observed), idempotency_key="key-1")
+        self.x.principal = Principal("northwind", "ada")
+        self.x.request = a_chat()
+        self.x.grant = SimpleNamespace(  # type: ignore[assignment]
+            principal=self.x.principal, end_user="", considered=Considered(), mode=Mode.ENFORCE
+        )
+
+    def served(self, payload: bytes) -> None:
+        x = self.x
+        x.hold = Hold(x.op.id, "northwind", an_estimate(1_000), (), Standing())
+        x.charge = a_charge(x.hold, 10)
+        model = SimpleNamespace(name="m", provider=SimpleNamespace(name="p"))
+        x.reply = SimpleNamespace(model=model, stream=False, source=SimpleNamespace(value="model"))  # type: ignore[assignment]
+        x.received.payloads, x.received.payload_bytes = [payload], len(payload)
+        x.received.kept_bytes_max = 1_000
+        x.outcome = Outcome.SERVED
+
+    def run(self) -> World:
+        async def scenario() -> None:
+            await self.record(self.x.op, self.x)
+
+        asyncio.run(scenario())
+        return self
+
+
+@pytest.mark.parametrize("code", ["reserve.requests_limit", "reserve.store_unavailable"])
+def test_a_refusal_before_money_was_held_frees_the_key(code: str) -> None:
+    """A retry after the limit must run: its key would else be in flight for a quarter of an hour."""
+    world = World()
+    world.x.outcome, world.x.refusal = Outcome.REFUSED, Refusal(code, level="tenant")
+    assert world.run().repeats.finished == [("key-1", None)]
+
+
+def test_an_answer_is_kept_for_repeats_also_where_no_bodies_are_kept() -> None:
+    world = World(bytes_max=0)
+    world.served(b"{}")
+    kept = world.run().repeats.finished[0][1]
+    assert kept is not None and kept.body == b"{}"
+    assert world.recorder.entries[0].bodies is None
+
+
+def test_a_recorded_answer_is_given_though_its_repeat_cannot_be_kept() -> None:
+    """It is charged by now: refusing it would make the client pay twice."""
+    world = World()
+    world.served(b"{}")
+    world.repeats.away = True
+    world.run()
+    assert [row.where for row in world.observed if isinstance(row, StoreDegraded)] == ["repeats"]
