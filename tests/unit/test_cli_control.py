@@ -152,3 +152,9 @@ def test_no_figure_of_the_table_is_ever_cut(cli: object, memory: MemoryPlane) ->
     memory.exchanges.rows.append(row(tenant="a-tenant-with-a-very-long-name", charged_nano=123_456_789_012_345_678))
     table = ok(cli("cost", "report", "--by", "principal", *SPAN, columns="60"))
     assert "123456789.014265678" in table
+    assert table.count("123456789.012345678") == 1
+    assert "…" not in table
+    keys = ("--tenant", "northwind", "--role", "backend", "--name", "x" * 60)
+    secret = service_key.parse(ok(cli("key", "create", *keys)).strip())
+    assert secret is not None
+    assert secret.id in ok(cli("key", "list", columns="40"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shipworthy.cli import tables
 from shipworthy.cli.key import say_json
 from shipworthy.cli.options import Config, Json
 from shipworthy.cli.plane import with_plane
@@ -15,14 +16,11 @@ from shipworthy.cli.token import plain
 from shipworthy.model.reading import By
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from shipworthy.control.finops import CostReport, CostShown
     from shipworthy.model.op import Op
     from shipworthy.model.reading import Authority
     from shipworthy.ports import ControlPlane
 
-WIDTH_MAX = 10_000
 COUNTS = ("exchanges", "served", "refused", "cut", "failed", "abandoned", "input_tokens", "output_tokens")
 
 
@@ -73,42 +71,38 @@ def report(
 
 
 def show_table(found: CostReport) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_footer=bool(found.lines), footer_style="bold")
+    typer.secho(f"{found.since} to {found.until} ({plain(found.zone)})", dim=True)
+    if not found.lines:
+        typer.echo("Nothing happened in that time.")
+        return
+    table = tables.plain_table(show_footer=True, footer_style="bold")
     counts = [name for name in COUNTS if name in ("exchanges", "served") or getattr(found.total, name)]
-    table.add_column("tenant", overflow="fold")
+    tables.add_names(table, "tenant", [plain(line.tenant) for line in found.lines])
     if found.by is not By.TENANT:
-        table.add_column(found.by.value, "total", overflow="fold")
+        tables.add_names(table, found.by.value, [_name(line) for line in found.lines], "total")
     for name in counts:
-        _figures(table, name.replace("_", " "), f"{getattr(found.total, name):,}")
-    _figures(table, "USD", found.total.charged_usd)
+        total = f"{getattr(found.total, name):,}"  # the longest figure of its column
+        tables.add_figures(table, name.replace("_", " "), [total], total)
+    tables.add_figures(table, "USD", [found.total.charged_usd], found.total.charged_usd)
     if found.total.overrun_nano:
-        _figures(table, "of it overrun", found.total.overrun_usd)
+        tables.add_figures(table, "of it overrun", [found.total.overrun_usd], found.total.overrun_usd)
     for line in found.lines:
         table.add_row(*map(Text, _cells(line, found, counts)))
-    console = Console(highlight=False, emoji=False)
-    wide = console.options.update(width=WIDTH_MAX)
-    console.width = max(console.width, Measurement.get(console, wide, table).minimum)
-    console.print(Text(f"{found.since} to {found.until} ({plain(found.zone)})", style="dim"))
-    console.print(table if found.lines else Text("Nothing happened in that time."))
-
-
-def _figures(table: Table, title: str, total: str) -> None:
-    """A column as wide as its figures: names fold instead, and then the table is wider than the terminal."""
-    table.add_column(title, total, justify="right", no_wrap=True)
+    tables.show(table)
 
 
 def _cells(line: CostShown, found: CostReport, counts: list[str]) -> list[str]:
     cells = [plain(line.tenant)]
     if found.by is not By.TENANT:
-        cells.append(plain(line.name) or "(none)")
+        cells.append(_name(line))
     cells += [f"{getattr(line, name):,}" for name in counts]
     cells.append(line.charged_usd)
     if found.total.overrun_nano:
         cells.append(line.overrun_usd)
     return cells
+
+
+def _name(line: CostShown) -> str:
+    return plain(line.name) or "(none)"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shipworthy.cli import tables
 from shipworthy.cli.options import Config, Json
 from shipworthy.cli.plane import with_plane
 from shipworthy.cli.token import plain, usage
@@ -120,27 +121,27 @@ def shown(key: ServiceKey) -> KeyShown:
 
 
 def show_table(keys: Sequence[KeyShown]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for column in ("id", "tenant", "name", "role", "use cases", "state", "created", "expires", "by"):
-        table.add_column(column, overflow="fold")
-    for key in keys:
-        table.add_row(
-            key.id,
-            Text(plain(key.tenant)),
-            Text(plain(key.name)),
-            Text(plain(key.role)),
-            Text(plain(", ".join(key.use_cases))),
-            Text(key.state, style=COLOURS[key.state]),
-            f"{key.created_at:%Y-%m-%d}",
-            f"{key.expires_at:%Y-%m-%d}" if key.expires_at else "never",
-            Text(plain(key.created_by)),
-        )
-    Console().print(table if keys else "There are no keys.")
+    if not keys:
+        typer.echo("There are no keys.")
+        return
+    table = tables.plain_table()
+    tables.add_figures(table, "id", [key.id for key in keys], left=True)
+    named = {
+        "tenant": [plain(key.tenant) for key in keys],
+        "name": [plain(key.name) for key in keys],
+        "role": [plain(key.role) for key in keys],
+        "use cases": [plain(", ".join(key.use_cases)) for key in keys],
+    }
+    for title, names in named.items():
+        tables.add_names(table, title, names)
+    tables.add_figures(table, "state", [key.state for key in keys], left=True)
+    ends = [f"{key.expires_at:%Y-%m-%d}" if key.expires_at else "never" for key in keys]
+    tables.add_figures(table, "expires", ends, left=True)
+    for key, end, *names in zip(keys, ends, *named.values(), strict=True):
+        table.add_row(key.id, *map(Text, names), Text(key.state, style=COLOURS[key.state]), end)
+    tables.show(table)
 
 
 def say_json(said: object) -> None:
