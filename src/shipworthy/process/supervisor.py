@@ -164,7 +164,8 @@ class Supervisor:
             self._observe(Reloaded(self.loaded.snapshot.digest, accepted=False, reason=str(no)))
             await self._tell(Degraded(str(no)))
             return
-        if loaded.snapshot.digest != self.loaded.snapshot.digest:
+        before, now = self.loaded.snapshot, loaded.snapshot
+        if now.digest != before.digest or now.providers != before.providers:  # the digest holds references, not secrets
             self.loaded = loaded
             await self._tell(Reload(loaded.snapshot.digest, self.ground.model_servers()))
             self._observe(Reloaded(loaded.snapshot.digest, accepted=True, reason=""))
