@@ -196,6 +196,15 @@ class Orphan(Struct, frozen=True):
     intent: bytes
 
 
+class Expired(Struct, frozen=True):
+    """What retention removed. ``months`` are partitions that went as a whole."""
+
+    bodies: int = 0
+    exchanges: int = 0
+    acts: int = 0
+    months: tuple[str, ...] = ()
+
+
 class Sweeper(Protocol):
     """What the sweeper needs of the store. Any number of sweepers may run at once."""
 
@@ -204,6 +213,9 @@ class Sweeper(Protocol):
 
     async def presume(self, op: Op, entries: Sequence[Entry]) -> Sequence[Row]:
         """Records and settles each entry whose hold still stands; returns their rows. Raises StoreUnavailable."""
+
+    async def expire(self, rows_before: datetime, bodies_before: datetime, limit: int) -> Expired:
+        """Removes what is older: whole months, and at most ``limit`` rows of each kind. Raises StoreUnavailable."""
 
     async def prepare_partitions(self) -> Sequence[str]:
         """Makes the record's tables for the months to come; returns what was made. Raises StoreUnavailable."""

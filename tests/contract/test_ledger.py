@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from shipworthy.control.sweep import sweep
+from shipworthy.control.sweep import expire, sweep
 from shipworthy.kit.builders import a_charge, a_claim, a_row, a_settled_row, an_estimate, an_op
 from shipworthy.kit.ledger import Figures
 from shipworthy.model.errors import Refusal
-from shipworthy.model.exchange import Outcome
+from shipworthy.model.exchange import Bodies, Outcome
 from shipworthy.model.ledger import Claim, Hold
 from shipworthy.model.money import Basis
-from shipworthy.model.observation import Failed, Swept
-from shipworthy.ports import Entry
+from shipworthy.model.observation import Failed, Lifecycle, Swept
+from shipworthy.ports import Entry, Expired
 
 
 @pytest.fixture
@@ -338,5 +338,29 @@ def test_without_caps_nothing_refuses(open_bench, tenant) -> None:
             hold = await reserve(bench, tenant, [a_claim("tenant")], 10**15)
             await settle(bench, hold, 10**15)
         assert await reserve(bench, tenant, [], 1)
+
+    run(open_bench, scene)
+
+
+def test_what_is_past_its_retention_goes(open_bench, tenant) -> None:
+    """Bodies first, rows later, exactly at their age; money already charged stays charged."""
+    claim = a_claim("tenant", 1_000)
+
+    async def scene(bench) -> None:
+        hold = await reserve(bench, tenant, [claim], 100)
+        await settle(bench, hold, 70)
+        ages = {}
+        for days in (0, 29.9, 30.1, 364.9, 365.1, 4_000):
+            op = an_op()
+            op.arrived_unix_ns -= int(days * 86_400 * 10**9)
+            ages[op.id] = days
+            await bench.recorder.record(Entry(a_row(op, tenant), Bodies(b"question", b"", False), None, None))
+        observed: list[object] = []
+        gone = await expire(an_op(observed), bench.sweeper, retention_days=365, bodies_days=30)
+        assert {ages.get(row_id, 0) for row_id in await bench.rows(tenant)} == {0, 29.9, 30.1, 364.9}
+        assert (gone.bodies, gone.exchanges) == (4, 2)
+        assert isinstance(observed[0], Lifecycle)
+        assert await expire(an_op(observed), bench.sweeper, retention_days=365, bodies_days=30) == Expired()
+        assert await bench.figures(tenant, claim) == Figures(1_000, charged_nano=70)
 
     run(open_bench, scene)

@@ -7,6 +7,7 @@ failed. It may run anywhere, at any time and on several machines at once: a hold
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import get_origin
 
 import msgspec
@@ -16,12 +17,13 @@ from msgspec.structs import fields
 from shipworthy.model.exchange import Outcome, Row
 from shipworthy.model.ledger import Charge
 from shipworthy.model.money import PICO_PER_NANO, Basis, ChargeLine, Component
-from shipworthy.model.observation import Failed, Swept
+from shipworthy.model.observation import Failed, Lifecycle, Swept
 from shipworthy.model.op import Op
-from shipworthy.ports import Entry, Orphan, Sweeper
+from shipworthy.ports import Entry, Expired, Orphan, Sweeper
 
 BATCH_MAX = 200
 ROUNDS_MAX = 50
+EXPIRE_MAX = 5_000
 PRESUMED = "presumed"
 
 _BLANKS: dict[object, object] = {str: "", int: 0, bool: False}
@@ -45,6 +47,31 @@ async def sweep(op: Op, sweeper: Sweeper, dead_workers: Sequence[str] = ()) -> i
     if holds:
         op.observe(Swept(holds, charged_nano))
     return holds
+
+
+async def expire(op: Op, sweeper: Sweeper, retention_days: int, bodies_days: int) -> Expired:
+    """Removes what the manifest no longer keeps: exchanges and acts after ``retention_days``, bodies after ``bodies_days``.
+
+    At most ROUNDS_MAX × EXPIRE_MAX of each kind; the next call goes on. Raises StoreUnavailable.
+    """
+    now = datetime.fromtimestamp(op.clock.unix_ns() / 1e9, UTC)
+    rows_before, bodies_before = now - timedelta(days=retention_days), now - timedelta(days=bodies_days)
+    gone = Expired()
+    for _ in range(ROUNDS_MAX):
+        more = await sweeper.expire(rows_before, max(rows_before, bodies_before), EXPIRE_MAX)
+        gone = Expired(
+            gone.bodies + more.bodies,
+            gone.exchanges + more.exchanges,
+            gone.acts + more.acts,
+            gone.months + more.months,
+        )
+        if max(more.bodies, more.exchanges, more.acts) < EXPIRE_MAX:
+            break
+    if gone != Expired():
+        months = f", {', '.join(gone.months)}" if gone.months else ""
+        said = f"{gone.bodies} bodies, {gone.exchanges} exchanges, {gone.acts} acts{months}"
+        op.observe(Lifecycle("sweeper", "expired", said))
+    return gone
 
 
 def presumed(op: Op, orphan: Orphan) -> Entry:

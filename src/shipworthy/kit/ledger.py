@@ -19,7 +19,7 @@ from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.exchange import Bodies, Outcome, Row
 from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
 from shipworthy.model.op import Op
-from shipworthy.ports import Entry, Orphan
+from shipworthy.ports import Entry, Expired, Orphan
 
 WINDOW_S = 61  # the second that is running, and the sixty before it
 HOLDS_POLL_S = 0.005
@@ -170,6 +170,17 @@ class MemoryLedger:
         self._require_store()
         return [entry.row for entry in entries if entry.row.id in self._holds and self._settle(entry)]
 
+    async def expire(self, rows_before: datetime, bodies_before: datetime, limit: int) -> Expired:
+        self._require_store()
+        bodies = [key for key in self.bodies if arrived(self.rows[key]) < bodies_before][:limit]
+        rows = [key for key, row in self.rows.items() if arrived(row) < rows_before][:limit]
+        for key in bodies:
+            del self.bodies[key]
+        for key in rows:
+            del self.rows[key]
+            self.bodies.pop(key, None)
+        return Expired(len(bodies), len(rows))
+
     async def prepare_partitions(self) -> Sequence[str]:
         return ()
 
@@ -245,6 +256,10 @@ class MemoryLedger:
                 window.tokens[held.second] -= estimated - used
             if not counts and held.second in window.requests:
                 window.requests[held.second] -= 1
+
+
+def arrived(row: Row) -> datetime:
+    return datetime.fromtimestamp(row.arrived_unix_ns / 1e9, UTC)
 
 
 def _counter_key(tenant: str, claim: Claim) -> CounterKey:

@@ -23,7 +23,7 @@ from shipworthy.model.exchange import Row
 from shipworthy.model.ledger import Estimate, Hold, Standing
 from shipworthy.model.observation import Failed
 from shipworthy.model.op import Op
-from shipworthy.ports import Entry, Orphan
+from shipworthy.ports import Entry, Expired, Orphan
 
 MONTHS_AHEAD = 2
 TRIES_MAX = 3
@@ -76,6 +76,17 @@ class StoreSweeper:
                 return await asyncio.to_thread(self._presume, op, entries)
             finally:
                 self._writer.disconnect()
+
+    async def expire(self, rows_before: datetime, bodies_before: datetime, limit: int) -> Expired:
+        asked = {"rows_before": rows_before, "bodies_before": bodies_before, "limit": limit}
+
+        async def question(conn: Connection, _: bool) -> TupleRow | None:
+            return await (await conn.execute(self._sql["expire"], asked)).fetchone()
+
+        answer = await self._store.ask(StoreRole.OPERATOR, question)
+        assert answer is not None, "expire() returns one row"
+        bodies, exchanges, acts, months = answer
+        return Expired(bodies, exchanges, acts, tuple(months))
 
     async def prepare_partitions(self) -> Sequence[str]:
         if time.monotonic() < self._partitions_at:
