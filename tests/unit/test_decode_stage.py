@@ -248,3 +248,11 @@ def test_an_empty_object_asks_for_a_search(said: object, hosted: bool) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "web_search_options": said}
     tools = openai_chat.decode_request(json.dumps(body).encode(), Limits()).tools
     assert [(tool.name, tool.hosted) for tool in tools] == ([("web_search_options", True)] if hosted else [])
+
+
+def test_a_message_without_content_is_read_all_the_same() -> None:
+    """Promise 1: an assistant's turn often holds its tool calls and nothing else."""
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"q": "walrus"}'}}
+    body = json.dumps({"model": "m", "messages": [{"role": "assistant", "tool_calls": [call]}]}).encode()
+    parts = openai_chat.decode_request(body).parts
+    assert any("walrus" in part.text for part in parts)

@@ -165,7 +165,7 @@ def read_message(message: Json, turn: int, gather: Gather) -> None:
         gather.text(kind, origin, turn, (*path, "content"), said, call_id=called)
     else:
         content(said, origin, turn, (*path, "content"), gather, kind, called)
-    if len(message) > 2:
+    if len(message) > ("content" in message) + 1:
         beside_content(message, origin, turn, path, gather)
 
 
