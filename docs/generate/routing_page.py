@@ -104,9 +104,11 @@ Events without content may come before the first delta, at most {HEAD_EVENTS_MAX
 What is held before anything is paid for is a ceiling, so that no request can cost more than was checked:
 
 - input tokens ≤ bytes of the body without inline media + {MESSAGE_TOKENS} for each part + {IMAGE_TOKENS_MAX:,} for each image
-  (a token is never shorter than a byte of UTF-8);
-- output tokens ≤ what the client asked for, else `tokens.output_max`, × `n`;
-- the amount is that at the dearest component on each side, at the dearest model that is permitted for this request.
+  (a token is never shorter than a byte of UTF-8); sound, files and media that only the provider knows may fill the model's
+  whole `context_tokens_max`;
+- output tokens ≤ what the client asked for, else `tokens.output_max`, and the bytes of a `prediction`, × `n`;
+- the amount is that at the dearest component on each side, at the dearest model that is permitted for this request; a
+  model that costs nothing holds nothing.
 
 Settlement charges what the provider reports; else what was counted; else this ceiling. Each charge line says which.
 """

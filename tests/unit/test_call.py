@@ -16,7 +16,9 @@ from shipworthy.model.circuit import State
 from shipworthy.model.errors import FailureKind, ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.ledger import Hold, Standing
+from shipworthy.model.money import Component, Price
 from shipworthy.model.op import Op
+from shipworthy.model.prompt import Fitted
 from shipworthy.model.route import Attempt, Model, Route, Strategy, Timeouts
 from shipworthy.stages.call import make_call
 
@@ -30,9 +32,11 @@ class Script:
         self.acts = list(acts)
         self.opening = opening
         self.opened = self.closed = 0
+        self.caps: list[int] = []
 
-    async def open(self, *_: Any) -> Script:
+    async def open(self, op: Any, model: Any, request: Any, fitted: Fitted) -> Script:
         self.opened += 1
+        self.caps.append(fitted.output_tokens_max)
         if self.opening is not None:
             raise self.opening
         return self
@@ -103,7 +107,9 @@ class World:
         )
 
 
-def failure(kind: FailureKind = FailureKind.SERVER_ERROR, *, sent: bool = True, status: int | None = 500) -> ProviderFailure:
+def failure(
+    kind: FailureKind = FailureKind.SERVER_ERROR, *, sent: bool = True, status: int | None = 500
+) -> ProviderFailure:
     return ProviderFailure(kind, "no", sent=sent, status=status)
 
 
@@ -223,6 +229,31 @@ def test_a_further_attempt_needs_cover_for_what_the_earlier_may_cost() -> None:
         with pytest.raises(Refusal, match=r"reserve\.budget_exhausted"):
             await refused.call(amount_nano=1)
         assert refused.scripts[1].opened == 0
+
+    run(scenario)
+
+
+def test_what_an_earlier_attempt_may_cost_is_covered_at_its_own_price() -> None:
+    """A dear model that failed and a cheap one that answers: both bills fit the hold."""
+
+    async def scenario() -> None:
+        world = World(Script(opening=failure(FailureKind.BROKEN, status=None)), Script(WORD, END))
+        dear = replace(world.models[0], price=Price({Component.INPUT: 10**12, Component.OUTPUT: 10**12}, "test"))
+        world.models = (dear, world.models[1])
+        await drained(await world.call(amount_nano=1))
+        spent = world.attempts[0].usage
+        assert spent is not None
+        assert world.ledger.raised[0] >= sum(line.amount_nano for line in dear.price.lines(spent, "m0", 0))
+
+    run(scenario)
+
+
+def test_a_fallback_is_asked_for_no_more_than_it_can_give() -> None:
+    async def scenario() -> None:
+        world = World(Script(opening=failure()), Script(WORD, END))
+        world.models = (world.models[0], replace(world.models[1], output_tokens_max=7))
+        await drained(await world.call())
+        assert [script.caps for script in world.scripts] == [[1_000], [7]]
 
     run(scenario)
 

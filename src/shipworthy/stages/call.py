@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
+from msgspec.structs import replace
+
 from shipworthy.model.chat import Event, Events, Reply, Request, Source
 from shipworthy.model.errors import RETRY_ELSEWHERE, FailureKind, ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.fleet import Fleet
@@ -45,10 +47,11 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
                 break
             if any(attempt.sent for attempt in attempts) and not fleet.may_retry(op.clock.monotonic_ns()):
                 break
-            await _cover(op, ledger, hold, model, request, fitted, attempts)
+            mine = _within(fitted, model)
+            await _cover(op, ledger, hold, route, model, request, mine, attempts)
             attempt = _Attempt(op, model, request, fleet, attempts)
             try:
-                return await attempt.start(upstreams[model.provider.name], fitted, deadline_s)
+                return await attempt.start(upstreams[model.provider.name], mine, deadline_s)
             except ProviderFailure as failure:
                 last = failure
                 if failure.kind not in RETRY_ELSEWHERE:
@@ -58,15 +61,24 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
     return call
 
 
+def _within(fitted: Fitted, model: Model) -> Fitted:
+    """``fitted`` for ``model``: a provider rejects a cap beyond what its model can give, and the rescue with it."""
+    if fitted.output_tokens_max <= model.output_tokens_max:
+        return fitted
+    return replace(fitted, output_tokens_max=model.output_tokens_max)
+
+
 async def _cover(
-    op: Op, ledger: Ledger, hold: Hold, model: Model, request: Request, fitted: Fitted, attempts: list[Attempt]
-) -> None:
+    op: Op, ledger: Ledger, hold: Hold, route: Route, model: Model, request: Request, fitted: Fitted,
+    attempts: list[Attempt],
+) -> None:  # fmt: skip
     """Raises the hold until it covers one more attempt on top of what earlier ones may be billed; no egress without."""
     billed = [attempt for attempt in attempts if attempt.usage is not None]
     if not billed:
         return  # the estimate was made at the dearest permitted model
     output = ceiling_output(request, fitted.output_tokens_max)
-    spent = sum(ceiling_cost(model, a.usage.input, a.usage.output, 0) for a in billed if a.usage is not None)
+    named = {each.name: each for each in route.models}
+    spent = sum(ceiling_cost(named[a.model], a.usage.input, a.usage.output, 0) for a in billed if a.usage is not None)
     needed = spent + ceiling_cost(model, fitted.input_tokens, output, request.images)
     if needed > hold.estimate.amount_nano:
         try:

@@ -1,14 +1,15 @@
 """How much a request can use at most, and how much it is expected to use.
 
 The ceiling needs no tokenizer: a token is never shorter than a byte of UTF-8, so the request's bytes are a ceiling for its
-tokens; inline media are taken out and counted by ceiling per image. It is priced at the dearest *permitted* model.
+tokens; inline media are taken out: images are counted by a ceiling each, and what no count of bytes bounds (sound, files,
+media that only the provider knows) by the whole context of the model. It is priced at the dearest *permitted* model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shipworthy.model.chat import Request
+from shipworthy.model.chat import PartKind, Request
 from shipworthy.model.ledger import Estimate
 from shipworthy.model.money import Basis, Usage, round_to_nano
 from shipworthy.model.route import Ability, Model
@@ -26,7 +27,20 @@ def ceiling_input(request: Request, models: Sequence[Model]) -> int:
     """None of ``models`` can count more input tokens than this."""
     template = max(model.template_tokens for model in models)
     text_bytes = len(request.body) - request.bytes_inline
-    return text_bytes + MESSAGE_TOKENS * (1 + len(request.parts)) + IMAGE_TOKENS_MAX * request.images + template
+    seen = text_bytes + MESSAGE_TOKENS * (1 + len(request.parts)) + IMAGE_TOKENS_MAX * request.images + template
+    return seen + unbounded(request) * max(model.context_tokens_max for model in models)
+
+
+def unbounded(request: Request) -> int:
+    """How many contexts may be full of media that neither bytes nor images count: the chat's, or each embedded input's."""
+    embeds = request.operation is Ability.EMBED  # there an opaque part is an array of tokens: its bytes bound it
+    media = sum(
+        part.kind in (PartKind.AUDIO, PartKind.FILE)
+        or (part.kind is PartKind.OTHER and not part.scannable)
+        or (part.kind is PartKind.OPAQUE and not embeds)
+        for part in request.parts
+    )
+    return media if embeds else min(media, 1)
 
 
 def expected_input(request: Request, model: Model) -> int:
@@ -36,7 +50,10 @@ def expected_input(request: Request, model: Model) -> int:
 
 
 def ceiling_output(request: Request, output_tokens_max: int) -> int:
-    return 0 if request.operation is Ability.EMBED else output_tokens_max * request.choices
+    """The cap for each answer; a prediction that turns out wrong is billed as output too, whatever the cap."""
+    if request.operation is Ability.EMBED:
+        return 0
+    return (output_tokens_max + len(bytes(request.fields.get("prediction", b"")))) * request.choices
 
 
 def estimate(request: Request, models: Sequence[Model], output_tokens_max: int) -> Estimate:
@@ -57,10 +74,8 @@ def ceiling_cost(model: Model, input_tokens: int, output_tokens: int, images: in
     price = model.price
     into = max((price.unit_pico.get(c, 0) for c in price.unit_pico if c.is_input), default=0)
     out = max((price.unit_pico.get(c, 0) for c in price.unit_pico if c.is_output), default=0)
-    return (
-        round_to_nano(into * input_tokens + out * output_tokens + price.per_image * images + price.per_request)
-        + LINES_MAX
-    )
+    most = into * input_tokens + out * output_tokens + price.per_image * images + price.per_request
+    return round_to_nano(most) + LINES_MAX if most else 0  # what is free is served also when the budget is spent
 
 
 def expected_cost(model: Model, request: Request, output_tokens: float) -> int:
