@@ -19,7 +19,7 @@ FAMILIES = {
     "security log name code, detail and peer.",
     "decode": "The body is not what its dialect allows. The sender is known, so a row is kept; nothing was reserved.",
     "authorize": "Policy does not grant it. The row holds every rule and candidate that was looked at. In a use case with "
-    "`mode: observe`, `clearance_too_low`, `hosted_tool` and `boundary` are recorded as `observed:CODE` and not enforced.",
+    "`mode: observe`, `clearance_too_low` and `boundary` are recorded as `observed:CODE` and not enforced.",
     "idempotency": "The stage dedupe, about an `Idempotency-Key` that was used before.",
     "reserve": "Money or limits do not cover it. Enforced in every mode. Nothing was asked of a provider.",
     "route": "No permitted model may be tried at the moment.",

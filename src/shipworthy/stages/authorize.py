@@ -1,7 +1,8 @@
 """authorize: claim → grant. May this sender use this use case, with data of this class, and which models may then see it?
 
 In mode *observe* a rule of policy is decided and recorded (``observed:CODE``) but not enforced; identity, isolation between
-tenants, and money are enforced in every mode.
+tenants, and money are enforced in every mode. What a provider does on its own (hosted tools, dearer tiers) is money that
+nobody priced.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from shipworthy.stages.estimate import expected_input
 CHOICES_MAX = 16
 END_USER_CHARS_MAX = 256
 SESSION_CHARS_MAX = 256
+NS_PER_MS = 1_000_000
+KEPT = frozenset({"store"})
+"""What a provider is asked to keep: policy, but no money."""
 
 
 def make_authorize(snapshot: Snapshot) -> Callable[[Op, Principal, Request, Arrival], Grant]:
@@ -64,6 +68,7 @@ class _Decision:
         self._check_size(use_case)
         self._check_tools(mode)
         permitted = self._permitted(use_case, role, data_class)
+        self._set_deadline(permitted)
         end_user = request.end_user[:END_USER_CHARS_MAX] if role.may_assert_end_user else ""
         if request.end_user and not end_user:
             self.rules.append("end_user_ignored:role may not assert one")
@@ -88,6 +93,8 @@ class _Decision:
         self.known |= {"use_case": name, "alias": said if name != said else ""}
         use_case = self.snapshot.use_cases.get(name)
         if use_case is None:
+            if not self._has_any_role():  # the same answer as for one that exists: names are not to be guessed
+                self._refuse("authorize.no_role", "no such use case in the manifest, and no role for any")
             self._refuse("authorize.unknown_use_case", "no such use case in the manifest", use_case=said)
         self.known["mode"] = use_case.mode.value
         return use_case
@@ -96,12 +103,15 @@ class _Decision:
         role, reasons = choose_role(self.tenant, self.principal, use_case.name)
         if role is None:
             why = "; ".join(reasons)
-            if any(choose_role(self.tenant, self.principal, name)[0] for name in self.snapshot.use_cases):
+            if self._has_any_role():
                 self._refuse("authorize.unknown_use_case", why, use_case=self.request.model)
             self._refuse("authorize.no_role", why)
         self.known |= {"role": role.name, "team": role.team.name}
         self.rules.append(f"role:{role.name}")
         return role
+
+    def _has_any_role(self) -> bool:
+        return any(choose_role(self.tenant, self.principal, name)[0] for name in self.snapshot.use_cases)
 
     def _data_class(self, use_case: UseCase) -> int:
         said, floor = self.arrival.data_class, use_case.data_class
@@ -139,7 +149,12 @@ class _Decision:
     def _check_tools(self, mode: Mode) -> None:
         for tool in self.request.tools:
             if tool.hosted:
-                self._object(mode, "authorize.hosted_tool", tool=tool.name)
+                self._object(mode if tool.name in KEPT else Mode.ENFORCE, "authorize.hosted_tool", tool=tool.name)
+
+    def _set_deadline(self, permitted: tuple[Model, ...]) -> None:
+        """The latest moment at which a provider may still answer: what is held for the request outlives it."""
+        total_ms = max(model.provider.timeouts.total_ms for model in permitted)
+        self.op.deadline_ns = self.op.clock.monotonic_ns() + total_ms * NS_PER_MS
 
     def _permitted(self, use_case: UseCase, role: Role, data_class: int) -> tuple[Model, ...]:
         """Models that policy lets see this request; every model that is left is a candidate with its reason."""

@@ -10,8 +10,9 @@ from msgspec import Struct
 from shipworthy.model.route import Provider
 from shipworthy.ports import Upstream
 
-RETIRE_S = 600.0
-"""How long the connections of a provider that a reload dropped serve the requests that began before."""
+RETIRE_S = 3_660.0
+"""How long the connections of a provider that a reload dropped serve the requests that began before: an hour is the longest
+total timeout that a manifest may state."""
 
 
 class ModelServer(Struct, frozen=True):

@@ -29,7 +29,7 @@ class RepeatBounds(Struct, frozen=True, kw_only=True):
     """Every bound of what is kept for repeats."""
 
     kept_s: float = 86_400.0
-    in_flight_s: float = 900.0  # past it the worker that began counts as dead: longer than any total timeout
+    in_flight_s: float = 900.0  # past it the worker that began counts as dead; a later deadline gets that and a minute
     body_bytes_max: int = REPLAYED_BYTES_MAX
     swept_max: int = 16  # places past their time that are freed with each one that is finished
     sweep_max: int = 1_000
@@ -47,7 +47,7 @@ class StoreRepeats:
         place = self._derived(b"place", tenant, scope, key)
         digest = hashlib.sha256(place + body_sha256).digest()
         named = {"tenant": tenant, "place": place}
-        begun = {**named, "digest": digest, "exchange_id": op.id, "in_flight_s": self.bounds.in_flight_s}
+        begun = {**named, "digest": digest, "exchange_id": op.id, "in_flight_s": self._in_flight_s(op)}
         for _ in range(BEGIN_TRIES):
             async with self._store.tenant(tenant) as conn:
                 if await (await conn.execute(blocks("repeats")["begin"], begun)).fetchone():
@@ -82,6 +82,10 @@ class StoreRepeats:
         async with self._store.tenant(tenant) as conn:
             swept = await conn.execute(blocks("repeats")["sweep"], {"tenant": tenant, "limit": self.bounds.sweep_max})
             return swept.rowcount
+
+    def _in_flight_s(self, op: Op) -> float:
+        left_s = (op.deadline_ns - op.clock.monotonic_ns()) / 1e9 if op.deadline_ns else 0.0
+        return max(self.bounds.in_flight_s, left_s + 60.0)
 
     def _judged(self, taken: TupleRow, digest: bytes, place: bytes, tenant: str, scope: str, key: str) -> Stored:
         known, exchange_id, status, content_type, nonce, ciphertext = taken
