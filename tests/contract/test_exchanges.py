@@ -64,7 +64,7 @@ def play(request: pytest.FixtureRequest) -> Callable[[Story], None]:
 
 
 def _written(writer: BatchWriter, row: Row, bodies: Bodies | None) -> None:
-    assert writer.write([Entry(row, bodies, None, None)]) == 1
+    assert writer.write([Entry(row, bodies, None, None)]) == {row.id}
 
 
 async def ids(exchanges: Exchanges, scope: str, **wanted: object) -> list[UUID]:

@@ -302,7 +302,9 @@ def _sender(row: Row) -> str:
 
 
 def _target(row: Row) -> str:
-    return f"the use case {row.use_case}" if row.use_case else f"for {row.alias}" if row.alias else "for something unnamed"
+    return (
+        f"the use case {row.use_case}" if row.use_case else f"for {row.alias}" if row.alias else "for something unnamed"
+    )
 
 
 def _ended(text: str) -> str:
