@@ -94,9 +94,9 @@ class Tour:
 
     def _where_to_look(self, base: str) -> None:
         token = self._token("northwind", "ada", ("support-agents",), ttl_s=12 * 3600)
-        admin = self._token("northwind", "root", ("northwind-admins",), ttl_s=12 * 3600)
+        admin = self._token("northwind", "olga", ("demo-operators",), ttl_s=12 * 3600)
         self._title("4 · Where to look")
-        self._say(f"console  {self._supervisor.admin_address}/console   (sign in with the second token)")
+        self._say(f"console  {self._supervisor.admin_address}/console   (sign in with ADMIN_TOKEN: an operator sees every tenant)")
         self._say(f"record   shipworthy audit show ID -c {self._config}")
         self._say(f"cost     shipworthy cost report --by use-case -c {self._config}\n")
         self._plain(f"export TOKEN={token}\nexport ADMIN_TOKEN={admin}\n")
