@@ -50,12 +50,12 @@ class HttpSink:
             await self._start(200, [*_EVENTS, *opening_headers(opening)])
 
     async def send(self, payload: bytes) -> None:
-        await self._write(b"data: " + payload + b"\n\n", more=True)
+        await self._write(framed(payload), more=True)
 
     async def finish(self, opening: Opening, payload: bytes) -> None:
         if opening.stream:
             await self.open(opening)
-            await self._write(b"data: " + payload + b"\n\n" if payload else b"", more=False)
+            await self._write(framed(payload) if payload else b"", more=False)
         else:
             await self._whole(200, payload, opening_headers(opening))
 
@@ -66,8 +66,7 @@ class HttpSink:
         ]
         if stored.content_type == "text/event-stream":
             await self._start(stored.status, [*_EVENTS, *extra])
-            framed = b"".join(b"data: " + payload + b"\n\n" for payload in _payloads(stored.body))
-            await self._write(framed, more=False)
+            await self._write(b"".join(map(framed, _payloads(stored.body))), more=False)
         else:
             await self._whole(stored.status, stored.body, [*extra, (b"x-shipworthy-cost-usd", b"0.000000000")])
 
@@ -79,7 +78,7 @@ class HttpSink:
         elif self._streams:
             name, payload = error_event(refusal, self._dialect, self._request_id)
             named = b"event: " + name.encode() + b"\n" if name else b""
-            await self._write(named + b"data: " + payload + b"\n\n", more=False)
+            await self._write(named + framed(payload), more=False)
 
     async def answer(self, status: int, value: object) -> None:
         """A JSON value that is no exchange: health, the list of models."""
@@ -116,3 +115,10 @@ class HttpSink:
     async def _write(self, body: bytes, *, more: bool) -> None:
         if not self.muted:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def framed(payload: bytes) -> bytes:
+    """One event. A payload of several lines, as a provider may send it, stays one: no line of it is read as a field."""
+    if b"\n" in payload or b"\r" in payload:
+        payload = b"\ndata: ".join(payload.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
+    return b"data: " + payload + b"\n\n"
