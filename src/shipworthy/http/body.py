@@ -11,18 +11,32 @@ from shipworthy.model.errors import Refusal
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
 BODY_SECONDS_MAX = 60.0
+BODIES_BYTES_MAX = 512 * 1024 * 1024
+"""Of all requests together that one worker has in hand."""
 
 Receive = Callable[[], Awaitable[Any]]
 
 
+class Room:
+    """What the bodies in hand may take of memory together."""
+
+    __slots__ = ("bytes_max", "taken")
+
+    def __init__(self, bytes_max: int = BODIES_BYTES_MAX) -> None:
+        self.bytes_max = bytes_max
+        self.taken = 0
+
+
 class Body:
-    """Reads the body on demand; afterwards ``gone`` waits for the client to leave."""
+    """Reads the body on demand; afterwards ``gone`` waits for the client to leave. ``drop`` gives its room back."""
 
-    __slots__ = ("_head", "_receive", "complete")
+    __slots__ = ("_head", "_receive", "_room", "_taken", "complete")
 
-    def __init__(self, head: Head, receive: Receive) -> None:
+    def __init__(self, head: Head, receive: Receive, room: Room) -> None:
         self._head = head
         self._receive = receive
+        self._room = room
+        self._taken = 0
         self.complete = asyncio.Event()
 
     async def read(self) -> bytes:
@@ -50,9 +64,21 @@ class Body:
             size += len(piece)
             if size > BODY_BYTES_MAX:
                 raise Refusal("decode.too_large", limit_bytes=BODY_BYTES_MAX)
+            self._take(len(piece))
             pieces.append(piece)
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _take(self, size: int) -> None:
+        if self._room.taken + size > self._room.bytes_max:
+            raise Refusal("decode.no_room", limit_bytes=self._room.bytes_max, retry_after_s=1)
+        self._room.taken += size
+        self._taken += size
+
+    def drop(self) -> None:
+        """The request has ended: nobody needs its body any more."""
+        self._room.taken -= self._taken
+        self._taken = 0
 
     async def gone(self) -> None:
         """Returns when the client has left; waits for ever if it stays."""

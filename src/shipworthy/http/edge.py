@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from shipworthy import pipeline
-from shipworthy.http.body import Body, Receive
+from shipworthy.http.body import Body, Receive, Room
 from shipworthy.http.headers import Head
 from shipworthy.http.listing import model_body, models_body
 from shipworthy.http.sink import KEEPALIVE_S, HttpSink, Send
@@ -52,6 +52,7 @@ class DataPlane:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._in_flight: dict[asyncio.Task[Any], Exchange] = {}
+        self._room = Room()
 
     @property
     def in_flight(self) -> int:
@@ -85,7 +86,7 @@ class DataPlane:
             raise Refusal("server.overloaded", limit=IN_FLIGHT_MAX, retry_after_s=1)
         head = Head(scope["headers"])
         op.traceparent = head.traceparent
-        body = Body(head, receive)
+        body = Body(head, receive, self._room)
         arrival = head.arrival(dialect, body.read, _peer(scope))
         live = self._worker.live
         x = Exchange(op, arrival.peer, arrival.session, arrival.idempotency_key)
@@ -106,6 +107,7 @@ class DataPlane:
             watch.cancel()
             nudge.cancel()
             sink.ended()
+            body.drop()
             del self._in_flight[task]
 
     async def _watch(self, x: Exchange, body: Body, sink: HttpSink, task: asyncio.Task[Any]) -> None:

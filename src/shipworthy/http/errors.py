@@ -40,6 +40,7 @@ STATUSES: dict[str, int] = {
     "identify.keys_unavailable": 503,
     "identify.actor_invalid": 403,
     "decode.too_large": 413,
+    "decode.no_room": 503,
     "decode.timeout": 408,
     "decode.client_left": 499,  # nobody reads it; logs and metrics do
     "decode.media_type": 415,

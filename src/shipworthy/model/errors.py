@@ -101,6 +101,10 @@ CODES: dict[str, Code] = {
     "decode.too_large": Code(
         "The body is larger than {limit_bytes} bytes.", "Send less, or raise the limit for this server."
     ),
+    "decode.no_room": Code(
+        "The server has {limit_bytes} bytes of other requests in hand and takes no more at the moment.",
+        "Retry after the time in retry-after.",
+    ),
     "decode.timeout": Code("The body did not arrive in {limit_s} seconds.", "Send the body faster."),
     "decode.client_left": Code("The client left before the body was complete.", "Nothing was paid."),
     "decode.media_type": Code("The body must be application/json.", "Set content-type: application/json."),
