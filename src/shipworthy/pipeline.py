@@ -122,7 +122,7 @@ def judge(x: Exchange, reason: Exception) -> tuple[Outcome, Refusal]:
     """The outcome of an exchange that ``reason`` ended, and what its client is told."""
     match reason:
         case Refusal(code=code):
-            if x.op.left:
+            if x.op.left or code == "decode.client_left":
                 return Outcome.ABANDONED, reason
             asked = code.startswith("call.") or any(attempt.sent for attempt in x.attempts)
             return (Outcome.FAILED if asked else Outcome.REFUSED), reason

@@ -1,17 +1,25 @@
-"""Uvicorn's HTTP/1.1 protocol with the bounds that it lacks: time and bytes until a head is complete.
+"""Uvicorn's HTTP/1.1 protocol with the bounds that it lacks.
 
-A client that sends its head a byte at a time holds a connection for ``HEAD_SECONDS_MAX``, not for ever. Connections are
-bounded by ``CONNECTIONS_MAX``: one more is closed at once.
+A client that sends its head a byte at a time holds a connection for ``HEAD_SECONDS_MAX``, not for ever; one that does not
+read what it asked for, for ``UNREAD_SECONDS_MAX``; one that goes on sending a body that was refused, for
+``REFUSED_SECONDS_MAX``. Connections are bounded by ``CONNECTIONS_MAX``: one more is closed at once. What stands behind a
+chunked body (trailers) is no header: whoever checks headers in front of us does not see it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_SECONDS_MAX = 10.0
 HEAD_BYTES_MAX = 65_536
+UNREAD_SECONDS_MAX = 60.0
+"""How long an answer may wait for its reader while the buffers are full."""
+REFUSED_SECONDS_MAX = 5.0
+"""How long the rest of a body is read away after its answer, so that the answer reaches a client that is still sending."""
 CONNECTIONS_MAX = 4_000
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -19,38 +27,91 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: c
 
 
 class EdgeProtocol(HttpToolsProtocol):
-    """HttpToolsProtocol that gives up on heads that are too slow or too large."""
+    """HttpToolsProtocol that gives up on what is too slow or too large, and tells every request when its client has left."""
 
-    _head_bytes = 0
-    _head_timer: asyncio.TimerHandle | None = None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # head, unread, refused
+        self._head_bytes = 0
+        self._body_open = False  # the newest message's head is complete, its body is not
+        self._answered: RequestResponseCycle | None = None  # whose turn it is: uvicorn itself only keeps the newest
+
+    # -- the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS_MAX:
             transport.abort()
             return
-        self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._too_slow)
+        self._start("head", HEAD_SECONDS_MAX, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_done()
+        for name in tuple(self._timers):
+            self._stop(name)
+        if self._answering():
+            assert self._answered is not None
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start("unread", UNREAD_SECONDS_MAX, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop("unread")
+        super().resume_writing()
+
     def data_received(self, data: bytes) -> None:
-        if self._head_timer is not None:
+        if "head" in self._timers:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and not self._may_hold_body(data):
                 self._give_up(_TOO_LARGE)
                 return
         super().data_received(data)
 
+    def send_400_response(self, msg: str) -> None:
+        if self._answering():
+            self.transport.abort()  # in the midst of an earlier answer nothing else can be said
+        else:
+            super().send_400_response(msg)
+
+    # -- the parser
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._too_slow)
+        if "head" not in self._timers:
+            self._start("head", HEAD_SECONDS_MAX, self._too_slow)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._body_open:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._head_done()
+        self._body_open = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._body_open = False
+        self._stop("refused")
+        super().on_message_complete()
+
+    # -- the answer
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        if self._body_open and self._answered is self.cycle:
+            self._start("refused", REFUSED_SECONDS_MAX, self.transport.close)
+        super().on_response_complete()
+
+    def _answering(self) -> bool:
+        return self._answered is not None and not self._answered.response_complete
+
+    # -- the head
 
     def _may_hold_body(self, data: bytes) -> bool:
         """Whether the head may have ended within ``data``: then the parser decides, its body has bounds of its own."""
@@ -58,16 +119,28 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _head_done(self) -> None:
         self._head_bytes = 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._stop("head")
 
     def _too_slow(self) -> None:
-        self._head_timer = None
-        self._give_up(_TOO_SLOW)
+        if self._answering():  # the head of the next request may wait for its turn
+            self._start("head", HEAD_SECONDS_MAX, self._too_slow)
+        else:
+            self._give_up(_TOO_SLOW)
 
     def _give_up(self, answer: bytes) -> None:
         self._head_done()
-        if not self.transport.is_closing():
+        if self._answering():
+            self.transport.abort()
+        elif not self.transport.is_closing():
             self.transport.write(answer)
             self.transport.close()
+
+    # -- timers
+
+    def _start(self, name: str, seconds: float, then: Callable[[], None]) -> None:
+        self._stop(name)
+        self._timers[name] = self.loop.call_later(seconds, then)
+
+    def _stop(self, name: str) -> None:
+        if (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()

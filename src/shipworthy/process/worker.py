@@ -20,6 +20,8 @@ from shipworthy.process.voice import Voice
 
 KEEP_ALIVE_S = 75
 DRAIN_S_UNASKED = 20.0
+FLUSH_S = 3.0
+"""How long the last bytes of answers may take to reach their readers when the worker ends."""
 COUNT_S = 1.0
 
 
@@ -50,11 +52,9 @@ async def work(channel_fd: int, listen_fd: int) -> None:
             await asyncio.sleep(0.005)
         await channel.send(Ready(worker.live.snapshot.digest, {}))
         await asyncio.wait({serving, drain}, return_when=asyncio.FIRST_COMPLETED)
-        worker.draining = True
-        server.should_exit = True
+        worker.draining = True  # still listening: who asks is told so, instead of waiting for nobody
         await plane.drain(drain.result() if not drain.cancelled() else DRAIN_S_UNASKED)
-        server.force_exit = True
-        await serving
+        await server.end(serving, FLUSH_S)
         for task in counting:
             task.cancel()
     await asyncio.to_thread(voice.close)
