@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -90,9 +90,13 @@ def test_nothing_young_expires_whoever_asks(fresh_store) -> None:
 
     async def scene() -> None:
         async with Store(fresh_store.url) as store:
-            with pytest.raises(psycopg.errors.RaiseException, match="nothing younger than an hour"):
-                async with store.operator() as conn:
-                    await conn.execute("select expire(now(), now() - interval '1 day', 10)")
+            recorder = PostgresRecorder(store, VAULT, print)
+            await recorder.record(an_entry(datetime.now(UTC)))
+            await recorder.record(an_entry(datetime.now(UTC) - timedelta(hours=2)))
+            assert await recorder.close() == 0
+            async with store.operator() as conn:
+                answer = await conn.execute("select exchanges, bodies from expire('infinity', 'infinity', 10)")
+                assert await answer.fetchall() == [(1, 1)]
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 async with store.tenant("northwind") as conn:
                     await conn.execute("select expire('2000-01-01', '2000-01-01', 10)")

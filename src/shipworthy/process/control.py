@@ -10,6 +10,7 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import uvloop
 from shipworthy.adapters.telemetry.metrics import exposition, forget
 from shipworthy.bootstrap import Control, Launch, launch_control, read_manifest
 from shipworthy.console.app import make_console
-from shipworthy.control.sweep import sweep
+from shipworthy.control.sweep import expire, sweep
 from shipworthy.http.admin import make_admin
 from shipworthy.http.metrics_page import metrics_app
 from shipworthy.model.errors import StartRefused, StoreUnavailable
@@ -31,6 +32,8 @@ from shipworthy.process.serving import QuietServer
 from shipworthy.process.sockets import bind
 from shipworthy.process.voice import Voice
 
+EXPIRE_S = 3_600.0
+"""How often what is past its retention is removed."""
 SWEEP_S = 5.0
 """How often expired holds are looked for; a dead worker's are swept at once."""
 
@@ -105,6 +108,7 @@ async def _reload(running: Control, config: Path, digest: str) -> str:
 async def _sweep(running: Control, dead: asyncio.Queue[list[str]], metrics: Path, observe: Observe) -> None:
     """Settles what dead workers held at once, and whatever expired every few seconds; the dead are kept until it is done."""
     gone: set[str] = set()
+    expires_at = 0.0
     while True:
         try:
             async with asyncio.timeout(SWEEP_S):
@@ -114,8 +118,13 @@ async def _sweep(running: Control, dead: asyncio.Queue[list[str]], metrics: Path
         except TimeoutError:
             pass
         try:
-            await sweep(Op.for_job(SystemClock(), observe), running.sweeper, sorted(gone))
+            op = Op.for_job(SystemClock(), observe)
+            await sweep(op, running.sweeper, sorted(gone))
             gone.clear()
+            if time.monotonic() >= expires_at:
+                kept = running.loaded.snapshot
+                await expire(op, running.sweeper, kept.retention_days, kept.bodies.retention_days)
+                expires_at = time.monotonic() + EXPIRE_S
         except StoreUnavailable as away:
             observe(StoreDegraded("sweep", str(away), len(gone)))
 

@@ -1,5 +1,5 @@
 -- Retention: what is older than the manifest keeps it goes, whole months at once where they can. This is the only way in which
--- anything leaves the record; the operator may start it, and it takes nothing that is younger than an hour.
+-- anything leaves the record; the operator may start it, and whatever it is asked it takes nothing younger than an hour.
 
 create index body_arrival on body using brin (arrived_at);
 create index admin_act_arrival on admin_act (at);
@@ -19,9 +19,8 @@ as $$
 declare
   v_partition text;
 begin
-  if greatest(p_rows_before, p_bodies_before) > clock_timestamp() - interval '1 hour' then
-    raise exception 'nothing younger than an hour expires: % %', p_rows_before, p_bodies_before;
-  end if;
+  p_rows_before := least(p_rows_before, clock_timestamp() - interval '1 hour');
+  p_bodies_before := least(p_bodies_before, clock_timestamp() - interval '1 hour');
   months := '{}';
   for v_partition in
     select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
