@@ -84,7 +84,9 @@ class StoreRepeats:
             return swept.rowcount
 
     def _in_flight_s(self, op: Op) -> float:
-        left_s = (op.deadline_ns - op.clock.monotonic_ns()) / 1e9 if op.deadline_ns else 0.0
+        if not op.deadline_ns:
+            return self.bounds.in_flight_s
+        left_s = (op.deadline_ns - op.clock.monotonic_ns()) / 1e9
         return max(self.bounds.in_flight_s, left_s + 60.0)
 
     def _judged(self, taken: TupleRow, digest: bytes, place: bytes, tenant: str, scope: str, key: str) -> Stored:
