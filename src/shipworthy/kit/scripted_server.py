@@ -7,6 +7,7 @@ async with ScriptedServer(ScriptedConfig(script=(Line(fault="429", retry_after_s
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
@@ -57,16 +58,17 @@ class ScriptedServer:
         server, self._server = self._server, None
         if server is not None:
             server.close()
-        self.close_connections()
+        for connection in tuple(self.connections):
+            connection.abort()
         tasks = [connection.answering for connection in self.connections if connection.answering is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
         if server is not None:
             await server.wait_closed()
 
-    def close_connections(self) -> None:
-        """Closes what is open, idle or not, as a server does that is restarted."""
+    def hang_up(self) -> None:
+        """Ends every connection, idle or not, as a server does that is restarted; it has happened on return."""
         for connection in tuple(self.connections):
-            connection.close()
+            connection.hang_up()
 
     async def __aenter__(self) -> ScriptedServer:
         await self.start()
@@ -169,7 +171,7 @@ class Connection(asyncio.Protocol):
         if plan.end is End.LINGER:
             await asyncio.get_running_loop().create_future()
         if plan.end is End.RESET:
-            self.reset()
+            self._reset()
         elif plan.end is End.FIN or not keep or plan.garbled:
             self.close()
         return
@@ -201,7 +203,16 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def reset(self) -> None:
+    def hang_up(self) -> None:
+        assert self._transport is not None
+        with socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as raw:
+            raw.shutdown(socket.SHUT_RDWR)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _reset(self) -> None:
         assert self._transport is not None
         raw: Any = self._transport.get_extra_info("socket")  # asyncio and uvloop hand out different wrappers
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)

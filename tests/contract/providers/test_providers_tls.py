@@ -29,6 +29,19 @@ Built = Callable[..., HttpUpstream]
 KIND = "openai-compatible"
 
 
+CERTIFIES = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 class Authority:
     """A certificate authority in a folder."""
 
@@ -36,8 +49,11 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")])
-        certificate = self._builder(self._name, self._key.public_key(), -1, 1).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        certificate = (
+            self._builder(self._name, self._key.public_key(), -1, 1)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(CERTIFIES, critical=True)
         )
         self.file = folder / "ca.pem"
         self.file.write_bytes(certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
@@ -54,6 +70,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + timedelta(days=from_days))
             .not_valid_after(now + timedelta(days=to_days))
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
 
     def server(self, address: str = "127.0.0.1", from_days: int = -1, to_days: int = 1) -> ssl.SSLContext:
@@ -151,8 +168,7 @@ def test_a_kept_connection_that_was_closed_is_noticed(authority: Authority, buil
             b = Bench(upstream, server.log)
             for number in range(5):
                 await b.all(a_chat(f"number {number}"))
-                for connection in tuple(server.connections):
-                    connection.reset()
+                server.hang_up()
                 events = await upstream.open(an_op(), b.model, a_chat(), fitted(a_chat()))
                 await anext(events)
                 await events.aclose()

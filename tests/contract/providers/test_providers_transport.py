@@ -153,7 +153,7 @@ def test_a_connection_that_the_provider_closed_meanwhile_is_noticed(bench: Open,
         async with bench(KIND) as b:
             assert b.server is not None
             for number in range(20):
-                b.server.close_connections()  # no await between this and the request: the loop has not noticed
+                b.server.hang_up()  # no await between this and the request: the loop has not noticed
                 await b.all(a_chat(f"number {number}"))
             assert b.log.received == 20
             assert b.server.connections_made == 20
