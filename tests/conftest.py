@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -9,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from shipworthy.adapters.embedded.postgres import EmbeddedPostgres
 from shipworthy.adapters.embedded.postgres_passwords import LOGIN, OWNER, PORT, SUPERUSER, read_passwords
@@ -34,14 +36,16 @@ class StoreUrls:
 class Postgres:
     """One running server with databases of its own."""
 
-    launcher: EmbeddedPostgres
-    socket_dir: str
+    launcher: EmbeddedPostgres | None  # None: not ours to stop
+    superuser_url: str
     passwords: dict[str, str]
 
     def url(self, role: str, database: str) -> str:
-        return (
-            f"postgresql://{role}:{self.passwords[role]}@/{database}?host={quote(self.socket_dir, safe='')}&port={PORT}"
-        )
+        parts = conninfo_to_dict(self.superuser_url)
+        user = parts["user"] if role == SUPERUSER else role
+        password = parts.get("password", "") if role == SUPERUSER else self.passwords[role]
+        place = urlencode({"host": parts["host"], "port": parts.get("port", PORT)})
+        return f"postgresql://{user}:{password}@/{database}?{place}"
 
     def urls(self, database: str) -> StoreUrls:
         return StoreUrls(*(self.url(role, database) for role in (LOGIN, OWNER, SUPERUSER)))
@@ -63,31 +67,48 @@ def start_postgres(base: Path) -> Postgres:
     home = cluster.data_path.parent
     kept = read_passwords(home / "passwords.json")
     assert kept is not None
-    socket_dir = str(psycopg.conninfo.conninfo_to_dict(cluster.url)["host"])
-    return Postgres(launcher, socket_dir, {SUPERUSER: kept.superuser, OWNER: kept.owner, LOGIN: kept.login})
+    superuser_url = make_conninfo(cluster.url, user=SUPERUSER, password=kept.superuser, dbname="postgres")
+    return Postgres(launcher, superuser_url, {OWNER: kept.owner, LOGIN: kept.login})
+
+
+def adopt_postgres(superuser_url: str) -> Postgres:
+    """Somebody's server, to test another version: gets the login roles and the database that the launcher makes."""
+    passwords = {OWNER: secrets.token_urlsafe(), LOGIN: secrets.token_urlsafe()}
+    with psycopg.connect(superuser_url, autocommit=True) as conn:
+        for role, password in passwords.items():
+            known = conn.execute("select from pg_roles where rolname = %s", (role,)).rowcount
+            creates = "createrole" if role == OWNER else ""
+            conn.execute(f"{'alter' if known else 'create'} role {role} login {creates} password '{password}'")
+        for database in (TEMPLATE, "store_shared", "shipworthy"):
+            conn.execute(f"drop database if exists {database} with (force)")
+        conn.execute(f"create database shipworthy owner {OWNER}")
+    with psycopg.connect(make_conninfo(superuser_url, dbname="shipworthy"), autocommit=True) as conn:
+        conn.execute("create extension vector")
+    return Postgres(None, superuser_url, passwords)
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server of one's own, with the migrated template, gone afterwards."""
+def running_postgres(adopted_url: str = "") -> Iterator[Postgres]:
+    """A server with the migrated template: one of our own, gone afterwards, or somebody's."""
     base = Path(tempfile.mkdtemp(prefix="shipworthy-tests-"))
     base.chmod(0o755)
     server = None
     try:
-        server = start_postgres(base)
+        server = adopt_postgres(adopted_url) if adopted_url else start_postgres(base)
         template = server.create(TEMPLATE, "shipworthy")
         migrate.apply(template.migrate_url, LOGIN)
         yield server
     finally:
-        if server is not None:
+        if server is not None and server.launcher is not None:
             server.launcher.stop()
         shutil.rmtree(base, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """The session's server. Whoever kills one takes `own_postgres`."""
-    with running_postgres() as server:
+    """The session's server, or the one of SHIPWORTHY_TEST_POSTGRES (a superuser's URL; a throwaway: roles and databases are
+    replaced). Whoever kills one takes `own_postgres`."""
+    with running_postgres(os.environ.get("SHIPWORTHY_TEST_POSTGRES", "")) as server:
         yield server
 
 
