@@ -105,9 +105,9 @@ class Deployment:
         wish = TokenWish(tenant=tenant, subject=subject, groups=groups, ttl_s=ttl_s, **more)
         return self._issuer.mint(wish, uuid7(time.time_ns()), time.time_ns() - age_s * 1_000_000_000)
 
-    def client(self, token: str | None = None, **more: Any) -> httpx.Client:
-        headers = {"authorization": f"Bearer {token or self.token()}"}
-        return httpx.Client(base_url=self.base, headers=headers, timeout=20, trust_env=False, **more)
+    def client(self, token: str | None = None, headers: dict[str, str] | None = None, **more: Any) -> httpx.Client:
+        said = {"authorization": f"Bearer {token or self.token()}"} | (headers or {})
+        return httpx.Client(base_url=self.base, headers=said, timeout=20, trust_env=False, **more)
 
     def sql(self, statement: str, *values: object) -> list[dict[str, Any]]:
         """A question to the store, asked as the operator, who sees every tenant."""
