@@ -364,3 +364,17 @@ def test_what_is_past_its_retention_goes(open_bench, tenant) -> None:
         assert await bench.figures(tenant, claim) == Figures(1_000, charged_nano=70)
 
     run(open_bench, scene)
+
+
+def test_a_level_may_be_called_anything(open_bench, tenant) -> None:
+    """An end user's name is the client's choice: no text breaks the ledger, and its money is found again."""
+    claims = [a_claim(f"end_user=\0 \ud800 {'x' * 256} 雪 %s {{}}", 1_000, requests=2), a_claim("tenant", 1_000)]
+
+    async def scene(bench) -> None:
+        hold = await reserve(bench, tenant, claims, 900)
+        with pytest.raises(Refusal):
+            await reserve(bench, tenant, claims[:1], 200)
+        await settle(bench, hold, 10)
+        await reserve(bench, tenant, claims, 990)
+
+    run(open_bench, scene)

@@ -28,7 +28,8 @@ class LedgerBounds(Struct, frozen=True):
 
     hold_s: float = 900.0  # a hold's life; a request with a later deadline gets that and a minute
     holds_wait_ms: float = 200.0  # how long to wait for holds to be released before a budget refuses
-    holds_poll_ms: float = 20.0
+    holds_poll_ms: float = 15.0  # at first; doubled each time
+    holds_waiters_max: int = 64  # a worker; whoever comes beyond that is refused at once
 
 
 class Verdict(Struct, frozen=True):
@@ -78,6 +79,7 @@ class PostgresLedger:
         self._bounds = bounds or LedgerBounds()
         self._now = now
         self._strict = strict
+        self._waiting = 0
         self._sql = blocks("ledger")
 
     async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, intent: bytes) -> Hold:
@@ -117,14 +119,24 @@ class PostgresLedger:
 
     async def _patiently(self, block: str, asked: Mapping[str, object]) -> Verdict:
         """Asks until the answer is final: admitted, refused for more than holds, or the wait is over."""
+        verdict = await self._ask(block, asked)
+        if not verdict.holds_only or self._waiting >= self._bounds.holds_waiters_max:
+            return verdict
+        self._waiting += 1
+        try:
+            return await self._wait_for_holds(block, asked, verdict)
+        finally:
+            self._waiting -= 1
+
+    async def _wait_for_holds(self, block: str, asked: Mapping[str, object], verdict: Verdict) -> Verdict:
         until = time.monotonic() + self._bounds.holds_wait_ms / 1e3
-        while True:
+        pause_s = self._bounds.holds_poll_ms / 1e3
+        while verdict.holds_only and (left_s := until - time.monotonic()) > 0:
+            spread = random.uniform(0.5, 1.5)  # noqa: S311 - so that callers do not ask in step
+            await asyncio.sleep(min(pause_s * spread, left_s))
+            pause_s *= 2
             verdict = await self._ask(block, asked)
-            left_s = until - time.monotonic()
-            if verdict.reason is None or not verdict.holds_only or left_s <= 0:
-                return verdict
-            pause_s = self._bounds.holds_poll_ms / 1e3 * random.uniform(0.5, 1.5)  # noqa: S311 - spreads callers out
-            await asyncio.sleep(min(pause_s, left_s))
+        return verdict
 
     async def _ask(self, block: str, asked: Mapping[str, object]) -> Verdict:
         statement = self._sql[block]
