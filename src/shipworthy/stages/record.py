@@ -183,9 +183,13 @@ def bodies_of(snapshot: Snapshot, x: Exchange) -> Bodies | None:
 
 
 def answer_of(x: Exchange) -> Stored | None:
-    """The whole answer, for repeats of the request; None when there is none to keep."""
+    """The whole answer, for repeats of the request; None when there is none to keep.
+
+    Whoever left before it came is who repeats: an answer that was drained to its end is kept too.
+    """
     received: Received = x.received
-    if x.outcome is not Outcome.SERVED or received.payload_bytes > received.kept_bytes_max or not hasattr(x, "reply"):
+    whole = x.outcome is Outcome.SERVED or (x.outcome is Outcome.ABANDONED and received.done)
+    if not whole or received.payload_bytes > received.kept_bytes_max or not hasattr(x, "reply"):
         return None
     if x.reply.stream:
         return Stored(x.op.id, 200, "text/event-stream", _encode(received.payloads))
