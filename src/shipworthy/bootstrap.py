@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -35,12 +36,13 @@ from shipworthy.adapters.store.recorder import PostgresRecorder
 from shipworthy.adapters.store.repeats import StoreRepeats
 from shipworthy.adapters.store.sweep import StoreSweeper
 from shipworthy.adapters.store.vault import Vault
+from shipworthy.manifest.files import Texts
 from shipworthy.manifest.load import Loaded as Loaded
 from shipworthy.manifest.load import load
 from shipworthy.model.errors import StartRefused, StoreUnavailable
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.identity import Credentials, Principal
-from shipworthy.model.observation import CircuitChanged
+from shipworthy.model.observation import CircuitChanged, Failed, StoreDegraded
 from shipworthy.model.op import Clock, Observe, Op, SystemClock
 from shipworthy.model.policy import Snapshot
 from shipworthy.model.route import Model, Provider
@@ -68,16 +70,27 @@ class Launch(Struct, frozen=True, tag=True):
 
     name: str  # "worker 1": how its log calls it
     config: str
-    digest: str
+    texts: dict[str, bytes]  # what the manifest's files held when it was put in force
     process_id: str
     store_url: str
     models: dict[str, ModelServer]
     metrics_path: str
 
+    def __repr__(self) -> str:  # the store's URL and the texts hold secrets
+        return f"Launch({self.name}, {self.process_id})"
 
-def read_manifest(path: Path, *, require_references: bool = True) -> Loaded:
-    """The manifest at ``path`` with the built-in adapters. Raises ManifestRefused."""
-    return load(path, None, PROVIDERS, compile_condition, price_of, require_references=require_references)
+
+def read_manifest(path: Path, *, require_references: bool = True, given: Texts | None = None) -> Loaded:
+    """The manifest at ``path`` with the built-in adapters, ``given`` what its files held. Raises ManifestRefused."""
+    return load(path, None, PROVIDERS, compile_condition, price_of, require_references=require_references, given=given)
+
+
+def rehearse(loaded: Loaded, models: Mapping[str, ModelServer]) -> None:
+    """Builds what every process will build of ``loaded``, and keeps none of it. Raises StartRefused for what cannot be."""
+    identity_settings(loaded.deployment.identity, loaded.snapshot.operator_groups)
+    development_issuer(loaded)
+    for name, provider in loaded.snapshot.providers.items():
+        build_upstream(provider, models.get(name))
 
 
 def store_urls(config: Path) -> tuple[str, str]:
@@ -170,6 +183,8 @@ class DataWorker:
                 await self._ground.keys.version()
                 self._store_away = ""
             except StoreUnavailable as away:
+                if not self._store_away:
+                    self.observe(StoreDegraded("readiness", str(away), 0))
                 self._store_away = str(away)
             await asyncio.sleep(STORE_LOOK_S)
 
@@ -178,32 +193,34 @@ class DataWorker:
         await self._recorder.close()
         await self._reach.close()
 
-    async def reload(self, digest: str, models: Mapping[str, ModelServer]) -> str:
-        """Puts the manifest with ``digest`` in force for new requests; says why not when that cannot be."""
+    async def reload(self, texts: Texts, models: Mapping[str, ModelServer]) -> str:
+        """Puts the manifest that ``texts`` are in force for new requests; says why not when that cannot be."""
         try:
-            loaded = await asyncio.to_thread(read_manifest, self._config)
-            if loaded.snapshot.digest != digest:
-                return "the file has changed again meanwhile"
-            self.live = self._build(loaded, models)
+            self.live = self._build(await asyncio.to_thread(read_manifest, self._config, given=texts), models)
         except StartRefused as refused:
             return str(refused)
+        except Exception as unforeseen:  # noqa: BLE001  # whatever it is, the manifest in force serves on
+            self.observe(Failed("reload", repr(unforeseen), "", "".join(traceback.format_exception(unforeseen))))
+            return type(unforeseen).__name__
         return ""
 
     def readiness(self) -> tuple[bool, Mapping[str, str]]:
-        issuers = "; ".join(self._ground.issuers.degraded())
+        """Told to anyone who asks: the reasons, with addresses and names in them, stand in the log."""
+        issuers = self._ground.issuers.degraded()
         ready = not self.draining and not self._store_away
         soft = self.degraded or issuers
         return ready, {
             "status": "not ready" if not ready else "degraded" if soft else "ready",
-            "store": self._store_away or "ok",
-            "manifest": f"refused, the last good one is in force: {self.degraded}" if self.degraded else "ok",
-            "issuers": issuers or "ok",
+            "store": "the store does not answer" if self._store_away else "ok",
+            "manifest": "the newest was refused, the last good one is in force" if self.degraded else "ok",
+            "issuers": "keys of some are served from the cache" if issuers else "ok",
             "digest": self.live.snapshot.digest,
             "draining": "yes" if self.draining else "no",
         }
 
     def _build(self, loaded: Loaded, models: Mapping[str, ModelServer]) -> Live:
         snapshot = loaded.snapshot
+        ways = self._reach.adopt(snapshot.providers, models)
         stages = Stages(
             identify=timed("identify", self._ground.identify(loaded)),
             decode=timed("decode", make_decode()),
@@ -216,7 +233,7 @@ class DataWorker:
             fit=timed("fit", fit),
             recall=timed("recall", unconfigured.recall),
             route=timed("route", make_route(self._fleet)),
-            call=timed("call", make_call(self._reach.adopt(snapshot.providers, models), self._fleet, self._ledger)),
+            call=timed("call", make_call(ways, self._fleet, self._ledger)),
             inspect=unconfigured.inspect,
             encode=encode,
             settle=timed("settle", settle),
@@ -298,9 +315,11 @@ class Control:
 
 
 @contextlib.asynccontextmanager
-async def launch_control(config: Path, store_url: str, observe: Observe) -> AsyncIterator[Control]:
+async def launch_control(
+    config: Path, store_url: str, observe: Observe, given: Texts | None = None
+) -> AsyncIterator[Control]:
     """The control plane over a store that is reached at ``store_url``. Raises StartRefused."""
-    loaded = read_manifest(config)
+    loaded = read_manifest(config, given=given)
     async with Ground(loaded, store_url, observe, SystemClock()) as ground:
         yield Control(loaded, ground)
 

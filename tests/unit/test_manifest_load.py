@@ -223,6 +223,8 @@ def test_the_digest_is_of_what_is_said(tmp_path: Path) -> None:
 def test_a_reload_sees_the_files_as_they_are_now(tmp_path: Path) -> None:
     first = loaded_of(tmp_path)
     assert first.files == (tmp_path / "shipworthy.yaml", tmp_path / "secret.txt")
+    assert set(first.texts) == {str(path) for path in first.files}
+    assert "texts" not in repr(first)  # secrets are among them
     second = loaded_of(tmp_path, MANIFEST.replace("usd: 0.1", "usd: 0.2"), ENVIRON | {"KEY": "rotated"})
     assert first.snapshot.providers["far"].settings.credentials.reveal() == CANARY  # type: ignore[attr-defined]
     assert second.snapshot.providers["far"].settings.credentials.reveal() == "rotated"  # type: ignore[attr-defined]
@@ -239,13 +241,22 @@ def test_files_of_names_every_file(tmp_path: Path) -> None:
     text = head.replace(", tenants: [northwind]", "") + "tenants_from: tenants\n" + rest[rest.index("operators:") :]
     loaded = loaded_of(tmp_path, text)
     assert set(loaded.snapshot.tenants) == {"a", "b"}
-    expected = tuple(tmp_path / name for name in ("shipworthy.yaml", "tenants/a.yaml", "tenants/b.yml"))
+    expected = tuple(tmp_path / name for name in ("shipworthy.yaml", "tenants", "tenants/a.yaml", "tenants/b.yml"))
     assert files_of(tmp_path / "shipworthy.yaml") == expected
-    assert loaded.files[:3] == expected
+    assert loaded.files[:4] == expected
     changed = tmp_path / "tenants/a.yaml"
     changed.write_text(changed.read_text() + "budget: {usd: 1, per: day}\n")
     again = load(tmp_path / "shipworthy.yaml", ENVIRON, SPECS, compile_condition, lambda kind, upstream, base_url: None)
     assert again.snapshot.digest != loaded.snapshot.digest
+    (tmp_path / "shipworthy.yaml").write_text("half a manif")
+    for tenant in (tmp_path / "tenants").iterdir():
+        tenant.unlink()
+    given = load(
+        tmp_path / "shipworthy.yaml", ENVIRON, SPECS, compile_condition, lambda kind, upstream, base_url: None,
+        given=loaded.texts,
+    )  # fmt: skip
+    assert given.snapshot.digest == loaded.snapshot.digest
+    assert set(given.snapshot.tenants) == {"a", "b"}
 
 
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
 from shipworthy.manifest.deployment import Deployment
+from shipworthy.manifest.files import Files, Texts
 from shipworthy.manifest.link import link
 from shipworthy.manifest.linking import Compile, Linking, PriceOf
 from shipworthy.manifest.problem import ManifestRefused, Problem, Severity
@@ -28,12 +29,14 @@ from shipworthy.model.policy import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A manifest that may be put in force. ``files`` make it up: the manifest, tenants' files, secrets' files."""
+    """A manifest that may be put in force. ``files`` make it up: the manifest, tenants' files and folder, secrets' files;
+    ``texts`` is what they held, so that another process can be given the same."""
 
     snapshot: Snapshot
     deployment: Deployment
     warnings: tuple[Problem, ...]
     files: tuple[Path, ...]
+    texts: Texts = field(repr=False)
 
 
 def environment() -> Mapping[str, str]:
@@ -43,15 +46,17 @@ def environment() -> Mapping[str, str]:
 
 def load(
     path: Path, environ: Mapping[str, str] | None, specs: Mapping[str, Spec[object]], compile_condition: Compile,
-    price_of: PriceOf, *, require_references: bool = True, today: date | None = None,
+    price_of: PriceOf, *, require_references: bool = True, today: date | None = None, given: Texts | None = None,
 ) -> Loaded:  # fmt: skip
     """The manifest at ``path``, linked. Raises ManifestRefused with all problems at once.
 
     ``environ`` None = the process's own. Without ``require_references`` unset references are empty: for checks only.
+    ``given`` is what the files held when the manifest was put in force; None = what they hold now.
     """
     environ = environment() if environ is None else environ
-    text = read(path)
-    resolver = Resolver(path.absolute().parent, environ, require=require_references)
+    source = Files(given)
+    text = read(path, source)
+    resolver = Resolver(path.absolute().parent, environ, require=require_references, source=source)
     tree = text.tree
     digest = digest_of(tree.value)
     linked = None
@@ -65,7 +70,8 @@ def load(
     if linked is None or any(problem.severity is Severity.PROBLEM for problem in problems):
         raise ManifestRefused(problems)
     snapshot, deployment = linked
-    return Loaded(snapshot, deployment, tuple(problems), tuple(dict.fromkeys((*text.files, *resolver.files))))
+    files = tuple(dict.fromkeys((*text.files, *resolver.files)))
+    return Loaded(snapshot, deployment, tuple(problems), files, source.texts)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

@@ -16,6 +16,8 @@ from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from shipworthy.manifest.files import Files
+
 SECRET_BYTES_MAX = 65_536
 PLACEHOLDER = "http://unset.invalid"  # passes wherever a text or an address is wanted
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -47,11 +49,14 @@ class Resolver:
     ``files`` collects what was read, so that a watcher sees a rotated secret.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], *, require: bool = True) -> None:
+    def __init__(
+        self, folder: Path, environ: Mapping[str, str], *, require: bool = True, source: Files | None = None
+    ) -> None:
         self.folder = folder
         self.environ = environ
         self.require = require
         self.files: list[Path] = []
+        self._source = source or Files()
 
     def path(self, said: str) -> Path:
         """``said`` relative to the manifest's folder."""
@@ -81,8 +86,7 @@ class Resolver:
     def _content(self, name: str, said: str) -> str:
         path = self.path(name)
         try:
-            with path.open("rb") as stream:
-                content = stream.read(SECRET_BYTES_MAX + 1)
+            content = self._source.content(path, SECRET_BYTES_MAX)
         except OSError as reason:
             if not self.require:
                 return PLACEHOLDER

@@ -13,14 +13,19 @@ from msgspec import Struct
 
 from shipworthy.bootstrap import Launch, ModelServer
 
-MESSAGE_BYTES_MAX = 1 << 20
+MESSAGE_BYTES_MAX = 32 << 20
+"""A manifest with all its tenants' files, in base64."""
 
 
 class Reload(Struct, frozen=True, tag=True):
     """Put the manifest with this digest in force; the one in force stays when that cannot be done."""
 
     digest: str
+    texts: dict[str, bytes]  # what its files held: nobody else reads them again
     models: dict[str, ModelServer]
+
+    def __repr__(self) -> str:  # secrets' files are among the texts
+        return f"Reload({self.digest})"
 
 
 class Degraded(Struct, frozen=True, tag=True):

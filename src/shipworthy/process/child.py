@@ -17,6 +17,8 @@ BACKOFF_S_FIRST = 0.1
 BACKOFF_S_MAX = 5.0
 STEADY_S = 10.0
 KILL_AFTER_S = 5.0
+SEND_S_MAX = 2.0
+"""How long a process that does not read may hold the supervisor up."""
 
 
 class Child:
@@ -43,21 +45,25 @@ class Child:
         return self._process.pid if self._process else 0
 
     async def spawn(self, greet: Callable[[Child], Message], sockets: tuple[socket.socket, ...] = ()) -> None:
-        """Starts the process; ``greet`` makes the first message to it."""
+        """Starts the process; ``greet`` makes the first message to it. Raises OSError when none is to be had."""
         ours, theirs = socket.socketpair()
         self.process_id = uuid4().hex
         self.ready.clear()
         with theirs:
             fds = [theirs.fileno(), *(each.fileno() for each in sockets)]
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self.module,
-                *map(str, fds),
-                pass_fds=fds,
-                stdin=asyncio.subprocess.DEVNULL,
-                stderr=self._log,
-            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    self.module,
+                    *map(str, fds),
+                    pass_fds=fds,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stderr=self._log,
+                )
+            except OSError:
+                ours.close()
+                raise
         self._spawned_s = asyncio.get_running_loop().time()
         self._channel = await Channel.over(ours)
         self._listener = asyncio.create_task(self._listen(self._channel))
@@ -67,8 +73,9 @@ class Child:
         """Tells the process; one that is gone is noticed by ``wait``."""
         if self._channel is not None:
             try:
-                await self._channel.send(message)
-            except OSError:
+                async with asyncio.timeout(SEND_S_MAX):
+                    await self._channel.send(message)
+            except (OSError, TimeoutError):  # what it does not read now waits for it: whole, and in order
                 return
 
     async def wait(self) -> int:

@@ -24,6 +24,7 @@ from shipworthy.console.app import make_console
 from shipworthy.control.sweep import expire, sweep
 from shipworthy.http.admin import make_admin
 from shipworthy.http.metrics_page import metrics_app
+from shipworthy.manifest.files import Texts
 from shipworthy.model.errors import StartRefused, StoreUnavailable
 from shipworthy.model.observation import StoreDegraded
 from shipworthy.model.op import Observe, Op, SystemClock
@@ -45,7 +46,7 @@ async def control(channel_fd: int) -> None:
     if not isinstance(launch, Launch):
         return
     observe = Voice(launch).observe
-    async with launch_control(Path(launch.config), launch.store_url, observe) as running:
+    async with launch_control(Path(launch.config), launch.store_url, observe, launch.texts) as running:
         deployment = running.loaded.deployment
         admin = bind(deployment.admin)
         servers = [_server(make_admin(running.plane, make_console(running.plane)), admin)]
@@ -88,19 +89,16 @@ async def _obey(channel: Channel, running: Control, launch: Launch, dead: asynci
                 return
             case Dead(process_ids=process_ids):
                 dead.put_nowait(process_ids)
-            case Reload(digest=digest):
-                await channel.send(Reloaded(digest, await _reload(running, Path(launch.config), digest)))
+            case Reload(digest=digest, texts=texts):
+                await channel.send(Reloaded(digest, await _reload(running, Path(launch.config), texts)))
             case _:
                 pass
 
 
-async def _reload(running: Control, config: Path, digest: str) -> str:
+async def _reload(running: Control, config: Path, texts: Texts) -> str:
     try:
-        loaded = await asyncio.to_thread(read_manifest, config)
-        if loaded.snapshot.digest != digest:
-            return "the file has changed again meanwhile"
-        await running.adopt(loaded)
-    except StartRefused as refused:
+        await running.adopt(await asyncio.to_thread(read_manifest, config, given=texts))
+    except (StartRefused, StoreUnavailable) as refused:
         return str(refused)
     return ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from shipworthy.adapters.embedded.llama import LlamaChild, LlamaSettings
+from shipworthy.adapters.embedded.llama import LlamaChild, LlamaSettings, State
 from shipworthy.adapters.embedded.postgres import EmbeddedPostgres
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
 from shipworthy.adapters.store.migrate import apply, login_of, plan
@@ -28,6 +28,8 @@ class Ground:
         self._postgres: EmbeddedPostgres | None = None
         self._children: dict[str, LlamaChild] = {}
         self._servers: dict[str, ModelServer] = {}
+        self._settings: dict[str, LlamaSettings] = {}
+        self._told: dict[str, State] = {}
         self.store_url = ""
 
     def up(self) -> None:
@@ -61,18 +63,27 @@ class Ground:
     def prepare(self, loaded: Loaded) -> None:
         """Starts the local models that ``loaded`` names and does not have yet. Raises StartRefused."""
         for provider in loaded.snapshot.providers.values():
-            if isinstance(provider.settings, LlamaCppConfig) and provider.name not in self._children:
-                child = LlamaChild(_settings_of(provider.settings), progress=self._progress)
-                endpoint = child.start()
-                self._children[provider.name] = child
-                self._servers[provider.name] = ModelServer(
-                    base_url=endpoint.base_url,
-                    api_key=endpoint.api_key,
-                    default_stop=endpoint.default_stop,
-                    upstream_model=endpoint.upstream_model,
-                    context_tokens=endpoint.context_tokens,
-                    reuse_connections=endpoint.reuse_connections,
-                )
+            if isinstance(provider.settings, LlamaCppConfig):
+                settings = _settings_of(provider.settings)
+                if self._settings.get(provider.name, settings) != settings:
+                    what = f"the local model of provider {provider.name} can't change while the server runs; restart it"
+                    raise refused(f"{what}, or name another provider")
+                if provider.name not in self._children:
+                    self._load(provider.name, settings)
+
+    def _load(self, name: str, settings: LlamaSettings) -> None:
+        child = LlamaChild(settings, progress=self._progress)
+        endpoint = child.start()
+        self._children[name] = child
+        self._settings[name] = settings
+        self._servers[name] = ModelServer(
+            base_url=endpoint.base_url,
+            api_key=endpoint.api_key,
+            default_stop=endpoint.default_stop,
+            upstream_model=endpoint.upstream_model,
+            context_tokens=endpoint.context_tokens,
+            reuse_connections=endpoint.reuse_connections,
+        )
 
     def model_servers(self) -> dict[str, ModelServer]:
         return self._servers
@@ -80,17 +91,31 @@ class Ground:
     def look(self) -> None:
         """Starts again what has died. The database keeps its socket and passwords, a model its port and key."""
         for name, child in self._children.items():
-            before = child.poll()
-            if before.phase == "waiting" and before.reason is not None:
-                self._observe(Lifecycle(f"model {name}", "died", str(before.reason)))
+            try:
+                state = child.poll()
+            except OSError as reason:  # no process is to be had at the moment: the next look tries again
+                self._observe(Lifecycle(f"model {name}", "refused", str(reason)))
+                continue
+            self._tell(name, state)
         if self._postgres is not None and not self._postgres.alive():
             self._observe(Lifecycle("postgres", "died", "starting it again"))
             try:
                 self._postgres.start()
-            except StartRefused as refused:
+            except (StartRefused, OSError) as refused:
                 self._observe(Lifecycle("postgres", "refused", str(refused)))
             else:
                 self._observe(Lifecycle("postgres", "ready", "recovered"))
+
+    def _tell(self, name: str, state: State) -> None:
+        """Each death once, and that none follows: a model that has failed for good answers nobody any more."""
+        told = self._told.get(name)
+        self._told[name] = state
+        deaths, phase = (told.deaths, told.phase) if told else (0, "ready")
+        if state.deaths > deaths or (state.phase == "failed" != phase):
+            word = "failed" if state.phase == "failed" else "died"
+            self._observe(Lifecycle(f"model {name}", word, str(state.reason)))
+        elif state.phase == "ready" != phase:
+            self._observe(Lifecycle(f"model {name}", "ready", "loaded again"))
 
     def down(self) -> None:
         for child in self._children.values():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
+import traceback
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +19,14 @@ from typing import TextIO
 
 from shipworthy.adapters.telemetry.fanout import fan
 from shipworthy.adapters.telemetry.metrics import Metrics
-from shipworthy.bootstrap import Launch, Loaded, read_manifest
+from shipworthy.bootstrap import Launch, Loaded, read_manifest, rehearse
 from shipworthy.manifest.deployment import Deployment
 from shipworthy.model.errors import StartRefused
-from shipworthy.model.observation import Lifecycle, Reloaded
+from shipworthy.model.observation import Failed, Lifecycle, Reloaded
 from shipworthy.model.op import Observe
 from shipworthy.process.channel import Dead, Degraded, Drain, Message, Ready, Reload
 from shipworthy.process.channel import Reloaded as Answer
-from shipworthy.process.child import Child
+from shipworthy.process.child import BACKOFF_S_MAX, Child
 from shipworthy.process.ground import Ground, refused
 from shipworthy.process.sockets import bind
 from shipworthy.process.watch import Watch
@@ -63,6 +64,7 @@ class Supervisor:
         ]
         self._control = Child("shipworthy.process.control", "control", self._hear, log)
         self._dead: deque[str] = deque(maxlen=DEAD_REMEMBERED)
+        self._refused = ""  # why the newest manifest is not in force
 
     async def run(self) -> None:
         """Serves until SIGTERM, SIGINT or ``stop``. Raises StartRefused when it cannot come up; nothing is left running."""
@@ -112,7 +114,14 @@ class Supervisor:
         """Runs one process for as long as the server lives. Raises StartRefused when it dies before it was ever ready."""
         ever_ready = False
         while not self._stopping.is_set():
-            await child.spawn(self._greet, sockets)  # type: ignore[arg-type]
+            try:
+                await child.spawn(self._greet, sockets)  # type: ignore[arg-type]
+            except OSError as reason:  # no process is to be had: a server that runs waits for one
+                if not ever_ready:
+                    raise refused(f"{child.name} cannot be started: {reason}") from reason
+                self._observe(Lifecycle(child.name, "refused", str(reason)))
+                await asyncio.sleep(BACKOFF_S_MAX)
+                continue
             self._observe(Lifecycle(child.name, "spawned", f"pid {child.pid}"))
             waiting = asyncio.create_task(child.wait())
             was_ready = asyncio.create_task(child.ready.wait())
@@ -133,7 +142,7 @@ class Supervisor:
         return Launch(
             name=child.name,
             config=str(self.config),
-            digest=self.loaded.snapshot.digest,
+            texts=dict(self.loaded.texts),
             process_id=child.process_id,
             store_url=self.ground.store_url,
             models=self.ground.model_servers(),
@@ -160,23 +169,32 @@ class Supervisor:
             if fixed:
                 raise refused(f"{', '.join(fixed)} can't change while the server runs; restart it")
             await asyncio.to_thread(self.ground.prepare, loaded)
-        except StartRefused as no:
+            rehearse(loaded, self.ground.model_servers())
+        except Exception as no:  # noqa: BLE001  # whatever a file provokes, the manifest in force stays
+            if not isinstance(no, StartRefused):
+                self._observe(Failed("reload", repr(no), "", "".join(traceback.format_exception(no))))
             self._observe(Reloaded(self.loaded.snapshot.digest, accepted=False, reason=str(no)))
-            await self._tell(Degraded(str(no)))
+            self._refused = str(no) or type(no).__name__
+            await self._tell(Degraded(self._refused))
             return
         before, now = self.loaded.snapshot, loaded.snapshot
         if now.digest != before.digest or now.providers != before.providers:  # the digest holds references, not secrets
             self.loaded = loaded
-            await self._tell(Reload(loaded.snapshot.digest, self.ground.model_servers()))
-            self._observe(Reloaded(loaded.snapshot.digest, accepted=True, reason=""))
+            await self._tell(Reload(now.digest, dict(loaded.texts), self.ground.model_servers()))
+            self._observe(Reloaded(now.digest, accepted=True, reason=""))
+        self._refused = ""
         await self._tell(Degraded(""))
-        self._watch = Watch(loaded.files)
+        if loaded.files != self._watch.files:
+            self._watch = Watch(loaded.files)
+            self._reload_asked.set()  # once more: what changed since they were read is seen
 
     async def _tell(self, message: Message) -> None:
         for child in (self._control, *self._workers):
             await child.send(message)
 
     async def _hear(self, child: Child, message: Message) -> None:
+        if isinstance(message, Ready) and self._refused:
+            await child.send(Degraded(self._refused))
         if isinstance(message, Ready) and child is self._control and self._dead:
             await child.send(Dead(list(self._dead)))  # it may have been down when they died
         if isinstance(message, Answer) and message.refused:

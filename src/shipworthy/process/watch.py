@@ -12,7 +12,7 @@ class Watch:
     """The state of some files at one moment. ``changed`` is true once a change, when they are still."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._files = tuple(files)
+        self.files = tuple(files)
         self._settled = self._last = self._look()
 
     def changed(self) -> bool:
@@ -24,7 +24,7 @@ class Watch:
         return True
 
     def _look(self) -> tuple[Seen, ...]:
-        return tuple(_seen(path) for path in self._files)
+        return tuple(_seen(path) for path in self.files)
 
 
 def _seen(path: Path) -> Seen:

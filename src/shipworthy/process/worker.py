@@ -32,7 +32,7 @@ async def work(channel_fd: int, listen_fd: int) -> None:
     if not isinstance(launch, Launch):
         return
     voice = Voice(launch)
-    loaded = read_manifest(Path(launch.config))
+    loaded = read_manifest(Path(launch.config), given=launch.texts)
     voice.trace(loaded)
     async with launch_worker(launch, loaded, voice.observe, voice.took) as worker:
         plane = DataPlane(worker)
@@ -77,8 +77,8 @@ async def _obey(channel: Channel, worker: DataWorker) -> float:
                 return DRAIN_S_UNASKED
             case Degraded(reason=reason):
                 worker.degraded = reason
-            case Reload(digest=digest, models=models):
-                refused = await worker.reload(digest, models)
+            case Reload(digest=digest, texts=texts, models=models):
+                refused = await worker.reload(texts, models)
                 await channel.send(Reloaded(digest, refused))
             case _:
                 pass

@@ -37,17 +37,17 @@ class Issuers:
 
         Issuers that the snapshot no longer names are forgotten; requests that began under the old one end under it.
         """
+        everyone = IdentitySettings(  # raises before anything is forgotten
+            issuers=settings.issuers + tuple(issuer for issuer, _ in known),
+            operator_groups=settings.operator_groups,
+            tenant_claim_optional=settings.tenant_claim_optional,
+        )
         sources: dict[str, KeySource] = {issuer.issuer: keys for issuer, keys in known}
         named = {(issuer.issuer, issuer.jwks_uri): issuer for issuer in settings.issuers}
         for address, issuer in named.items():
             sources[issuer.issuer] = self._keys_of(address, issuer)
         for address in self._kept.keys() - named.keys():
             self._forget(address)
-        everyone = IdentitySettings(
-            issuers=settings.issuers + tuple(issuer for issuer, _ in known),
-            operator_groups=settings.operator_groups,
-            tenant_claim_optional=settings.tenant_claim_optional,
-        )
         return JwtVerifier(everyone, sources)
 
     async def first_keys(self) -> tuple[str, ...]:

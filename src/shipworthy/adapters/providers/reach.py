@@ -25,6 +25,9 @@ class ModelServer(Struct, frozen=True):
     context_tokens: int
     reuse_connections: bool
 
+    def __repr__(self) -> str:  # the key is a secret
+        return f"ModelServer({self.base_url})"
+
 
 class Reached(Struct, frozen=True):
     """A provider, where its child answers if it has one, and the way to it."""
