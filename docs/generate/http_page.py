@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from markdown import code, paragraphs, prose, table
 
+from shipworthy.adapters.store.repeats import RepeatBounds
 from shipworthy.console.app import Console
 from shipworthy.http import admin, body, edge, headers, protocol, sink
 from shipworthy.http.admin_openapi import SAID, Endpoint, KeyWanted
@@ -34,7 +35,8 @@ REQUEST_HEADERS = {
     "x-shipworthy-subject-token": "a second JWT: the person for whom the service acts (RFC 8693). Both must be granted the use case",
     "x-shipworthy-data-class": "the data class of this request; may raise the use case's, never lower it",
     "x-shipworthy-session": "groups exchanges in the record and in traces",
-    "idempotency-key": "a repeat with the same key, principal, route and body gets the stored answer, uncharged. Another body: 422; "
+    "idempotency-key": "a repeat with the same key, principal, route and body gets the stored answer, uncharged, for "
+    f"{RepeatBounds().kept_s / 3600:.0f} hours. Another body: 422; "
     "while the first still runs: 409",
     "traceparent": "W3C trace context: the exchange becomes part of that trace",
     "content-type": "must be `application/json`",

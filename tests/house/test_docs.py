@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,13 @@ from xml.etree import ElementTree
 
 import pytest
 import typer
+from ruamel.yaml import YAML
 
 from shipworthy.cli.main import app
+from shipworthy.manifest.shape import Manifest
+from shipworthy.manifest.shape_models import ProviderShape
+from shipworthy.manifest.shaping_words import keys_at
+from shipworthy.standard import PROVIDERS
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
@@ -104,6 +110,34 @@ def test_the_tutorial_can_be_run(root: Path) -> None:
     at = [next((n for n, line in enumerate(lines) if step in line), -1) for step in story]
     assert -1 not in at
     assert at == sorted(at)
+
+
+def unknown_keys(said: Any, path: tuple[str | int, ...] = ()) -> Iterator[str]:
+    """Keys of a piece of a manifest that stand where none of that name may."""
+    if isinstance(said, list):
+        for index, each in enumerate(said):
+            yield from unknown_keys(each, (*path, index))
+    elif isinstance(said, dict):
+        kind = said.get("kind") if path[:1] == ("providers",) and len(path) == 2 else None
+        known = set(keys_at(path, PROVIDERS[kind].Config if kind in PROVIDERS else None))
+        for key, value in said.items():
+            if known and key not in known:
+                yield ".".join(map(str, (*path, key)))
+            if not (kind and key not in ProviderShape.model_fields):
+                yield from unknown_keys(value, (*path, key))
+
+
+def test_manifests_in_the_docs_are_of_this_version(root: Path) -> None:
+    """Every piece of a manifest that the docs show has only keys that exist."""
+    seen = 0
+    for page in pages(root):
+        for block in re.findall(r"^ *```yaml\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            said = YAML(typ="safe").load(textwrap.dedent(block))
+            if set(said) <= set(Manifest.model_fields):
+                seen += 1
+                assert list(unknown_keys(said)) == [], page.name
+    assert seen >= 5
+    assert list(unknown_keys({"tenants": {"a": {"budgt": {}}}})) == ["tenants.a.budgt"]
 
 
 @pytest.mark.parametrize("heading", SET_UP)
