@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from shipworthy.kit.builders import an_op
@@ -12,11 +15,12 @@ from shipworthy.kit.calls import a_chat, a_model, a_provider
 from shipworthy.model.chat import Dialect
 from shipworthy.model.errors import Refusal
 from shipworthy.model.identity import Credentials, Grant, Principal
+from shipworthy.model.money import Period
 from shipworthy.model.op import Op
-from shipworthy.model.policy import Bodies, Mode, Role, Snapshot, Team, Tenant, TokenCaps, UseCase
+from shipworthy.model.policy import Bodies, Budget, Mode, Role, Snapshot, Team, Tenant, TokenCaps, UseCase
 from shipworthy.model.route import Ability, Demand, Strategy, Timeouts
 from shipworthy.ports import Arrival
-from shipworthy.stages.authorize import make_authorize
+from shipworthy.stages.authorize import levels, make_authorize, spelled
 
 HOUR = Timeouts(total_ms=3_600_000)
 MODELS = tuple(replace(a_model(a_provider("x", None, given)), name=f"m{n}") for n, given in enumerate((Timeouts(), HOUR)))
@@ -82,3 +86,29 @@ def test_what_is_held_outlives_the_slowest_provider() -> None:
     op = an_op()
     granted(op=op)
     assert op.deadline_ns - op.clock.monotonic_ns() > 3_500 * 10**9
+
+
+@given(st.lists(st.text(max_size=300), min_size=2, max_size=2, unique=True))
+def test_two_end_users_never_share_a_level(ids: list[str]) -> None:
+    """A backend's users choose their ids: none may spend, or pose as, another's budget."""
+    keys = [spelled(one) for one in ids]
+    assert keys[0] != keys[1]
+    assert all(len(key) <= 256 and key.isascii() and key.isprintable() and "/" not in key for key in keys)
+
+
+def test_ids_that_a_cut_would_make_equal_differ() -> None:
+    assert spelled("a" * 300) != spelled("a" * 301)
+    assert spelled("a\0") != spelled("a\ufffd")
+    assert spelled("ada@example.com") == "ada@example.com"
+
+
+def test_an_end_user_has_one_budget_whichever_role_asserts_it() -> None:
+    budget = Budget(10**9, Period.DAY, ZoneInfo("UTC"))
+    team = Team("t")
+    roles = [
+        Role(name, team, frozenset(), True, frozenset({"*"}), 0, may_assert_end_user=True, each_end_user=budget)
+        for name in ("web", "mobile")
+    ]
+    tenant = Tenant("acme", tuple(roles), {"t": team}, {})
+    use_case = a_snapshot(Mode.ENFORCE).use_cases["u"]
+    assert levels(tenant, roles[0], use_case, "ada") == levels(tenant, roles[1], use_case, "ada") != ()

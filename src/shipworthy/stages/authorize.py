@@ -7,9 +7,11 @@ nobody priced.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NoReturn
+from urllib.parse import quote
 
 from shipworthy.model.chat import PartKind, Request
 from shipworthy.model.errors import Refusal
@@ -83,7 +85,7 @@ class _Decision:
             permitted=permitted,
             end_user=end_user,
             session=self.arrival.session[:SESSION_CHARS_MAX],
-            levels=levels(tenant, role, use_case, end_user),
+            levels=levels(tenant, role, use_case, request.end_user if end_user else ""),
             considered=self._considered(),
         )
 
@@ -260,5 +262,13 @@ def levels(tenant: Tenant, role: Role, use_case: UseCase, end_user: str) -> tupl
         Level(f"use_case={use_case.name}", use_case.budget, use_case.limits),
     ]
     if end_user and role.each_end_user is not None:
-        found.append(Level(f"end_user={end_user}/role={role.name}", role.each_end_user))
+        found.append(Level(f"end_user={spelled(end_user)}", role.each_end_user))  # one budget, whichever role asserts it
     return tuple(sorted((level for level in found if level.budget or level.limits), key=lambda level: level.key))
+
+
+def spelled(end_user: str) -> str:
+    """An end user's id as part of a level's key: two ids never share one, whatever they hold and however long they are."""
+    plain = quote(end_user, safe="@ ", errors="surrogatepass")
+    if len(plain) <= END_USER_CHARS_MAX:
+        return plain
+    return f"sha256={hashlib.sha256(end_user.encode(errors='surrogatepass')).hexdigest()}"
