@@ -169,7 +169,7 @@ class DataWorker:
         self._took = took
         self._store_away = ""
         self._fleet = Fleet(self.clock.monotonic_ns(), self._circuit_changed)
-        self._ledger = PostgresLedger(ground.store, launch.process_id)
+        self._ledger = PostgresLedger(ground.store, launch.process_id, strict=self._strict)
         self.vault = Vault(ground.keyring)
         self._recorder = PostgresRecorder(ground.store, self.vault, self.observe)
         self._repeats = StoreRepeats(ground.store, ground.keyring.repeats_key)
@@ -241,6 +241,9 @@ class DataWorker:
         )
         return Live(snapshot, stages)
 
+    def _strict(self) -> bool:
+        return self.live.snapshot.strict
+
     def _circuit_changed(self, model: Model, state: str, reason: str) -> None:
         self.observe(CircuitChanged(provider=model.provider.name, model=model.name, state=state, reason=reason))
 
@@ -278,6 +281,7 @@ class Control:
         self._identify = ground.identify(loaded, across_tenants=True)
         vault = Vault(ground.keyring)
         self.sweeper = StoreSweeper(ground.store, vault)
+        self.repeats = StoreRepeats(ground.store, ground.keyring.repeats_key)
         self.plane = ControlPlane(
             snapshot=self._snapshot,
             identify=self._identified,
