@@ -13,7 +13,7 @@ import pytest
 
 from shipworthy.adapters.embedded.llama import State
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
-from shipworthy.bootstrap import Launch, ModelServer
+from shipworthy.bootstrap import DataWorker, Launch, ModelServer
 from shipworthy.model.errors import StartRefused
 from shipworthy.process import ground as grounds
 from shipworthy.process.channel import Channel, Reload
@@ -130,3 +130,15 @@ def test_a_local_model_is_not_exchanged_behind_the_record(monkeypatch: pytest.Mo
     with pytest.raises(StartRefused, match="can't change while the server runs"):
         ground.prepare(loaded("/two.gguf"))
     assert len(started) == 1
+
+
+def test_readiness_tells_strangers_no_reasons() -> None:
+    """Anyone may ask /readyz: addresses, logins and what a manifest says stand in the log."""
+    worker = object.__new__(DataWorker)
+    worker.draining, worker.degraded, worker._store_away = False, "hidden-word", "hidden-word"
+    worker.live = SimpleNamespace(snapshot=SimpleNamespace(digest="d"))  # type: ignore[assignment]
+    worker._ground = SimpleNamespace(issuers=SimpleNamespace(degraded=lambda: ("hidden-word",)))  # type: ignore[assignment]
+    ready, checks = worker.readiness()
+    assert not ready
+    assert "hidden-word" not in str(checks)
+    assert [checks[name] != "ok" for name in ("store", "manifest", "issuers")] == [True] * 3
