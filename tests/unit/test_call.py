@@ -94,8 +94,8 @@ class World:
     def _model(self, name: str, timeouts: Timeouts) -> Model:
         return replace(a_model(replace(a_provider("x", None, timeouts), name=f"p-{name}")), name=name)
 
-    async def call(self, *, amount_nano: int = 10**12) -> Reply:
-        request = a_chat("Hello", stream=True)
+    async def call(self, *, amount_nano: int = 10**12, text: str = "Hello") -> Reply:
+        request = a_chat(text, stream=True)
         route = Route(self.models, (), Strategy.FIRST)
         hold = Hold(self.op.id, "t", an_estimate(amount_nano), (), Standing())
         return await self._call(self.op, route, request, fitted(request), hold, self.attempts)
@@ -154,6 +154,20 @@ def test_a_rejected_request_is_not_tried_elsewhere() -> None:
             await world.call()
         assert world.scripts[1].opened == 0
         assert world.fleet.of(world.models[0]).circuit.state is State.CLOSED
+
+    run(scenario)
+
+
+def test_what_a_provider_quotes_of_the_request_is_not_kept() -> None:
+    """Neither in the record's plain columns, nor in the log, nor in the refusal."""
+
+    async def scenario() -> None:
+        quoting = ProviderFailure(FailureKind.REJECTED, "status 400: bad value 'my secret diagnosis'", sent=True, status=400)
+        world = World(Script(opening=quoting))
+        with pytest.raises(Refusal, match=r"call\.rejected") as refused:
+            await world.call(text="my secret diagnosis")
+        told = (world.attempts[0].detail, world.observed[-1].detail, refused.value.facts["why"])
+        assert set(told) == {"status 400: bad value '[quoted]'"}
 
     run(scenario)
 

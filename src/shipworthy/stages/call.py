@@ -23,6 +23,7 @@ from shipworthy.model.money import Basis, Usage
 from shipworthy.model.observation import AttemptFailed
 from shipworthy.model.op import Op
 from shipworthy.model.prompt import Fitted
+from shipworthy.model.quoting import unquoted
 from shipworthy.model.route import Attempt, Model, Route
 from shipworthy.ports import Ledger, Upstream
 from shipworthy.stages.estimate import ceiling_cost, ceiling_output, expected_input
@@ -197,6 +198,7 @@ class _Attempt:
             self._failed(failure := ProviderFailure(late, f"{self._model.name} did not answer in time", sent=True))
             raise failure from reason
         if isinstance(reason, ProviderFailure):
+            reason.detail = unquoted(reason.detail, (part.text for part in self._request.parts))
             self._failed(reason)
         else:
             self._released("cancelled" if isinstance(reason, asyncio.CancelledError) else "error")
