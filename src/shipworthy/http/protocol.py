@@ -3,7 +3,8 @@
 A client that sends its head a byte at a time holds a connection for ``HEAD_SECONDS_MAX``, not for ever; one that does not
 read what it asked for, for ``UNREAD_SECONDS_MAX``; one that goes on sending a body that was refused, for
 ``REFUSED_SECONDS_MAX``. Connections are bounded by ``CONNECTIONS_MAX``: one more is closed at once. What stands behind a
-chunked body (trailers) is no header: whoever checks headers in front of us does not see it.
+chunked body (trailers) is no header: whoever checks headers in front of us does not see it. Nor is there room for much of
+it: the parser would put it together piece by piece, which costs memory and, ever longer, the loop's time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ UNREAD_SECONDS_MAX = 60.0
 """How long an answer may wait for its reader while the buffers are full."""
 REFUSED_SECONDS_MAX = 5.0
 """How long the rest of a body is read away after its answer, so that the answer reaches a client that is still sending."""
+FRAMING_BYTES_MAX = 16
+"""What a chunked body may need beside each of its own bytes; beyond the head's bytes it is no framing but something else."""
 CONNECTIONS_MAX = 4_000
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -34,6 +37,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._timers: dict[str, asyncio.TimerHandle] = {}  # head, unread, refused
         self._head_bytes = 0
         self._body_open = False  # the newest message's head is complete, its body is not
+        self._beside_bytes = 0  # what came since then and is not covered by the body's own bytes
         self._answered: RequestResponseCycle | None = None  # whose turn it is: uvicorn itself only keeps the newest
 
     # -- the connection
@@ -68,7 +72,14 @@ class EdgeProtocol(HttpToolsProtocol):
             if self._head_bytes > HEAD_BYTES_MAX and not self._may_hold_body(data):
                 self._give_up(_TOO_LARGE)
                 return
+        elif self._body_open:
+            self._beside_bytes += len(data)
+            if self._beside_bytes > HEAD_BYTES_MAX + len(data):  # of what came before, and was no body
+                self._give_up(_TOO_LARGE)
+                return
         super().data_received(data)
+        if not self._timers and not self._body_open and not self._answering() and not self.transport.is_closing():
+            self._start("head", HEAD_SECONDS_MAX, self._too_slow)  # blank lines between requests keep nothing alive
 
     def send_400_response(self, msg: str) -> None:
         if self._answering():
@@ -89,8 +100,12 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_done()
-        self._body_open = True
+        self._body_open, self._beside_bytes = True, 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._beside_bytes = max(0, self._beside_bytes - FRAMING_BYTES_MAX * len(body))
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._body_open = False
