@@ -151,7 +151,12 @@ def _bounds() -> Sequence[tuple[str, str, str]]:
             f"{body.BODY_BYTES_MAX >> 20} MiB, {body.BODY_SECONDS_MAX:g} s",
             "`decode.too_large`, `decode.timeout`",
         ),
-        ("bodies that one worker has in hand", f"{body.BODIES_BYTES_MAX >> 20} MiB", "`decode.no_room`"),
+        (
+            "bodies that one worker has in hand",
+            f"{body.BODIES_BYTES_MAX >> 20} MiB, {body.TENANT_SHARE:.0%} of it for one of several tenants; each counts for "
+            f"{body.REQUEST_BYTES >> 10} KiB at least",
+            "`decode.no_room`",
+        ),
         ("nesting of a body", f"{LIMITS.depth_max} levels", "`decode.too_deep`"),
         ("values in a body", f"{LIMITS.values_max:,}", "`decode.too_many`"),
         ("messages", f"{LIMITS.messages_max:,}", "`decode.too_many`"),

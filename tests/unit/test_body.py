@@ -1,4 +1,4 @@
-"""Bodies: what all requests have in hand together is bounded, and given back when each of them ends."""
+"""Bodies: what all requests have in hand together is bounded, shared between tenants, and given back when each ends."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
-from shipworthy.http.body import Body, Room
+from shipworthy.http.body import BODIES_BYTES_MAX, REQUEST_BYTES, Body, Room
+from shipworthy.http.edge import IN_FLIGHT_MAX
 from shipworthy.http.headers import Head
 from shipworthy.model.errors import Refusal
 
 JSON = Head([(b"content-type", b"application/json")])
 
 
-def a_body(room: Room, *pieces: bytes) -> Body:
-    waiting = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
-    waiting.append({"type": "http.request", "body": b"", "more_body": False})
+def a_body(room: Room, size: int = 10) -> Body:
+    half = b"x" * (size // 2)
+    waiting = [{"type": "http.request", "body": half, "more_body": True}]
+    waiting.append({"type": "http.request", "body": half, "more_body": False})
 
     async def receive() -> dict[str, Any]:
         return waiting.pop(0)
@@ -26,14 +28,34 @@ def a_body(room: Room, *pieces: bytes) -> Body:
 
 def test_the_bodies_in_hand_have_one_bound_together() -> None:
     async def scenario() -> None:
-        room = Room(bytes_max=100)
-        first, second, third = (a_body(room, b"x" * 40, b"x" * 20) for _ in range(3))
-        assert len(await first.read()) == 60
+        room = Room(bytes_max=5 * REQUEST_BYTES)
+        first, second, third = (a_body(room, 3 * REQUEST_BYTES) for _ in range(3))
+        assert len(await first.read("acme", alone=True)) == 3 * REQUEST_BYTES
         with pytest.raises(Refusal, match=r"decode\.no_room"):
-            await second.read()
+            await second.read("acme", alone=True)
         second.drop()
+        assert room.taken == 3 * REQUEST_BYTES
         first.drop()
-        assert room.taken == 0
-        assert len(await third.read()) == 60
+        assert (room.taken, room.of) == (0, {})
+        assert len(await third.read("acme", alone=True)) == 3 * REQUEST_BYTES
 
     asyncio.run(scenario())
+
+
+def test_one_of_several_tenants_leaves_room_for_the_others() -> None:
+    """Promise 3: who opens every connection and sends nothing keeps nobody else out."""
+
+    async def scenario() -> None:
+        room = Room(bytes_max=100 * REQUEST_BYTES)
+        for _ in range(75):
+            await a_body(room).read("greedy", alone=False)
+        with pytest.raises(Refusal, match=r"decode\.no_room"):
+            await a_body(room).read("greedy", alone=False)
+        for _ in range(25):
+            await a_body(room).read("other", alone=False)
+
+    asyncio.run(scenario())
+
+
+def test_there_is_room_for_as_many_requests_as_there_are_places() -> None:
+    assert IN_FLIGHT_MAX * REQUEST_BYTES <= BODIES_BYTES_MAX

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,34 +14,57 @@ BODY_BYTES_MAX = 32 * 1024 * 1024
 BODY_SECONDS_MAX = 60.0
 BODIES_BYTES_MAX = 512 * 1024 * 1024
 """Of all requests together that one worker has in hand."""
+REQUEST_BYTES = 256 * 1024
+"""What a request counts for at least, however short its body: whoever sends slowly takes room too."""
+TENANT_SHARE = 0.75
+"""Of all room, for one of several tenants: what one of them sends must not keep the others out."""
 
 Receive = Callable[[], Awaitable[Any]]
 
 
 class Room:
-    """What the bodies in hand may take of memory together."""
+    """What the bodies in hand may take of memory together, and those of one tenant."""
 
-    __slots__ = ("bytes_max", "taken")
+    __slots__ = ("bytes_max", "of", "taken")
 
     def __init__(self, bytes_max: int = BODIES_BYTES_MAX) -> None:
         self.bytes_max = bytes_max
         self.taken = 0
+        self.of: Counter[str] = Counter()
+
+    def take(self, tenant: str, size: int, *, alone: bool) -> None:
+        """Raises Refusal decode.no_room. ``alone``: there is no other tenant that room must be left for."""
+        share = self.bytes_max if alone else int(self.bytes_max * TENANT_SHARE)
+        if self.taken + size > self.bytes_max or self.of[tenant] + size > share:
+            raise Refusal("decode.no_room", limit_bytes=self.bytes_max, retry_after_s=1)
+        self.taken += size
+        self.of[tenant] += size
+
+    def give_back(self, tenant: str, size: int) -> None:
+        self.taken -= size
+        self.of[tenant] -= size
+        if not self.of[tenant]:
+            del self.of[tenant]
 
 
 class Body:
     """Reads the body on demand; afterwards ``gone`` waits for the client to leave. ``drop`` gives its room back."""
 
-    __slots__ = ("_head", "_receive", "_room", "_taken", "complete")
+    __slots__ = ("_alone", "_head", "_receive", "_room", "_taken", "_tenant", "complete")
 
     def __init__(self, head: Head, receive: Receive, room: Room) -> None:
         self._head = head
         self._receive = receive
         self._room = room
         self._taken = 0
+        self._tenant = ""
+        self._alone = True
         self.complete = asyncio.Event()
 
-    async def read(self) -> bytes:
-        """The whole body. Raises Refusal decode.*."""
+    async def read(self, tenant: str, *, alone: bool) -> bytes:
+        """The whole body, now that it is known whose it is. Raises Refusal decode.*."""
+        self._tenant, self._alone = tenant, alone
+        self._take(REQUEST_BYTES)
         self._head.check_json()
         announced = self._head.text(b"content-length")
         if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
@@ -64,21 +88,21 @@ class Body:
             size += len(piece)
             if size > BODY_BYTES_MAX:
                 raise Refusal("decode.too_large", limit_bytes=BODY_BYTES_MAX)
-            self._take(len(piece))
+            self._take(size - self._taken)
             pieces.append(piece)
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _take(self, size: int) -> None:
-        if self._room.taken + size > self._room.bytes_max:
-            raise Refusal("decode.no_room", limit_bytes=self._room.bytes_max, retry_after_s=1)
-        self._room.taken += size
-        self._taken += size
+        if size > 0:
+            self._room.take(self._tenant, size, alone=self._alone)
+            self._taken += size
 
     def drop(self) -> None:
         """The request has ended: nobody needs its body any more."""
-        self._room.taken -= self._taken
-        self._taken = 0
+        if self._taken:
+            self._room.give_back(self._tenant, self._taken)
+            self._taken = 0
 
     async def gone(self) -> None:
         """Returns when the client has left; waits for ever if it stays."""

@@ -87,8 +87,12 @@ class DataPlane:
         head = Head(scope["headers"])
         op.traceparent = head.traceparent
         body = Body(head, receive, self._room)
-        arrival = head.arrival(dialect, body.read, _peer(scope))
         live = self._worker.live
+
+        async def read_body() -> bytes:
+            return await body.read(x.principal.tenant, alone=len(live.snapshot.tenants) == 1)
+
+        arrival = head.arrival(dialect, read_body, _peer(scope))
         x = Exchange(op, arrival.peer, arrival.session, arrival.idempotency_key)
         replayed_bytes_max = REPLAYED_BYTES_MAX if x.idempotency_key else 0  # also where no bodies are kept
         x.received.kept_bytes_max = max(live.snapshot.bodies.bytes_max, replayed_bytes_max)
