@@ -132,7 +132,11 @@ class Metrics:
 
 def named_by_us(ended: Ended) -> bool:
     """Whether ``use_case`` stands in the manifest. Until policy has looked it up it is a text of the client's choice."""
-    return not ended.code.startswith(("identify.", "decode.")) and ended.code != "authorize.unknown_use_case"
+    return not ended.code.startswith(("identify.", "decode.")) and ended.code not in UNDECIDED
+
+
+UNDECIDED = ("authorize.unknown_use_case", "authorize.no_role")
+"""What is answered also to whoever names a use case that there is not."""
 
 
 def open_files(directory: Path, process_id: str) -> CollectorRegistry:
