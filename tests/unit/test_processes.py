@@ -14,10 +14,12 @@ import pytest
 from shipworthy.adapters.embedded.llama import State
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
 from shipworthy.bootstrap import DataWorker, Launch, ModelServer
+from shipworthy.manifest.deployment import Bind
 from shipworthy.model.errors import StartRefused
 from shipworthy.process import ground as grounds
 from shipworthy.process.channel import Channel, Reload
 from shipworthy.process.child import Child
+from shipworthy.process.supervisor import Supervisor
 from shipworthy.process.watch import Watch
 
 SERVER = ModelServer("http://127.0.0.1:1/v1", "the-childs-key", (), "m", 4_096, False)
@@ -142,3 +144,27 @@ def test_readiness_tells_strangers_no_reasons() -> None:
     assert not ready
     assert "hidden-word" not in str(checks)
     assert [checks[name] != "ok" for name in ("store", "manifest", "issuers")] == [True] * 3
+
+
+def test_told_to_stop_while_it_comes_up_it_goes_down_in_order() -> None:
+    """Ctrl-C during a start is no error."""
+
+    async def scenario() -> None:
+        async def heard(child: Child, message: object) -> None:
+            return
+
+        supervisor = object.__new__(Supervisor)
+        server = SimpleNamespace(bind=Bind("127.0.0.1", 0))
+        supervisor.loaded = SimpleNamespace(deployment=SimpleNamespace(server=server))  # type: ignore[assignment]
+        supervisor._stopping, supervisor.started = asyncio.Event(), asyncio.Event()
+        supervisor._control, supervisor._workers = Child("no.module", "control", heard, None), []
+        supervisor._supervise = lambda *_: asyncio.Event().wait()  # type: ignore[method-assign, assignment]
+        supervisor.stop()
+        tasks = await supervisor._start()
+        for task in tasks:
+            task.cancel()
+        assert supervisor._listener is not None
+        supervisor._listener.close()
+        assert not supervisor.started.is_set()
+
+    asyncio.run(scenario())

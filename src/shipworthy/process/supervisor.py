@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import tempfile
 import traceback
 from collections import deque
@@ -65,6 +66,7 @@ class Supervisor:
         self._control = Child("shipworthy.process.control", "control", self._hear, log)
         self._dead: deque[str] = deque(maxlen=DEAD_REMEMBERED)
         self._refused = ""  # why the newest manifest is not in force
+        self._listener: socket.socket | None = None
 
     async def run(self) -> None:
         """Serves until SIGTERM, SIGINT or ``stop``. Raises StartRefused when it cannot come up; nothing is left running."""
@@ -85,12 +87,14 @@ class Supervisor:
 
     async def _start(self) -> list[asyncio.Task[None]]:
         server = self.loaded.deployment.server
-        listener = bind(server.bind)
+        listener = self._listener = bind(server.bind)
         self.address = "http://{}:{}".format(*listener.getsockname()[:2])
         tasks = [asyncio.create_task(self._supervise(self._control, ()))]
         tasks += [asyncio.create_task(self._supervise(worker, (listener,))) for worker in self._workers]
         for child in (self._control, *self._workers):
             await self._await_ready(child, tasks)
+        if self._stopping.is_set():  # told to stop while it came up: there may be no address yet
+            return tasks
         self.admin_address = f"http://{self.loaded.deployment.admin.host}:{self._control.ports['admin']}"
         self._observe(Lifecycle("supervisor", "ready", f"{self.address} · admin {self.admin_address}"))
         self.started.set()
@@ -204,6 +208,8 @@ class Supervisor:
 
     async def _down(self, tasks: list[asyncio.Task[None]]) -> None:
         self._stopping.set()
+        if self._listener is not None:
+            self._listener.close()  # the workers have their own: after the last of them nobody is left waiting
         drain_s = self.loaded.deployment.server.drain_seconds
         self._observe(Lifecycle("supervisor", "draining", f"up to {drain_s:g} s"))
         await asyncio.gather(*(worker.send(Drain(drain_s)) for worker in self._workers))
