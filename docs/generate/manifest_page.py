@@ -173,7 +173,7 @@ def _one_type(root: Schema, said: Schema) -> str:
 
 
 def _bounded(kind: str, said: Schema) -> str:
-    low, high = said.get("minimum", said.get("ge", said.get("gt"))), said.get("maximum", said.get("le"))
+    low, high = said.get("minimum", said.get("exclusiveMinimum")), said.get("maximum")
     return (
         kind if low is None or high is None or "usd" in said.get("title", "").lower() else f"{kind} {low:,} to {high:,}"
     )

@@ -96,7 +96,9 @@ class Tour:
         token = self._token("northwind", "ada", ("support-agents",), ttl_s=12 * 3600)
         admin = self._token("northwind", "olga", ("demo-operators",), ttl_s=12 * 3600)
         self._title("4 · Where to look")
-        self._say(f"console  {self._supervisor.admin_address}/console   (sign in with ADMIN_TOKEN: an operator sees every tenant)")
+        self._say(
+            f"console  {self._supervisor.admin_address}/console   (sign in with ADMIN_TOKEN: an operator sees every tenant)"
+        )
         self._say(f"record   shipworthy audit show ID -c {self._config}")
         self._say(f"cost     shipworthy cost report --by use-case -c {self._config}\n")
         self._plain(f"export TOKEN={token}\nexport ADMIN_TOKEN={admin}\n")
@@ -123,7 +125,7 @@ class Tour:
         raised = f"  x-shipworthy-data-class: {data_class}" if data_class else ""
         self._say(f"[dim]POST /v1/chat/completions  model={model}{raised}[/dim]")
         self._say(f"[cyan]→ {escape(question)}[/cyan]")
-        body = {"model": model, "stream": True, "messages": [{"role": "user", "content": question}]}
+        body = {"model": model, "stream": True, "temperature": 0, "messages": [{"role": "user", "content": question}]}
         async with self._http.post("/v1/chat/completions", json=body, headers=headers) as answer:
             request_id = answer.headers["x-shipworthy-request-id"]
             if answer.status != 200:

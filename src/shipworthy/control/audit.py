@@ -45,6 +45,8 @@ FLAG_WORDS = {
     "usage_refused": "The provider reported usage that cannot be true; it was not believed.",
     "usage_implausible": "The provider reported no output although text arrived.",
     "client_left": "The client left before the end.",
+    "record_late": "It was committed later than its client waited for: the client was told that it could not be recorded.",
+    "replay_of": "The request repeats an earlier one by its Idempotency-Key, and got that one's stored answer.",
     "opaque_content": "Part of the content cannot be read here (audio, images, encrypted reasoning).",
 }
 STEP_SHARE_PERCENT_MIN = 5
@@ -282,7 +284,9 @@ def _checks(row: Row) -> Iterator[str]:
 
 def _special(row: Row) -> Iterator[str]:
     yield from (_ended(cut[:1].upper() + cut[1:]) for cut in row.cut)
-    yield from (FLAG_WORDS.get(flag, f"Flagged: {flag}.") for flag in row.flags)
+    for flag in row.flags:
+        name, _, of = flag.partition(":")
+        yield FLAG_WORDS.get(name, f"Flagged: {flag}.") + (f" That is {of}." if of else "")
     if row.finish and any(reason not in ("stop", "end_turn", "tool_calls", "tool_use") for reason in row.finish):
         yield f"The model stopped because of: {listed(row.finish)}."
 

@@ -70,7 +70,6 @@ STATUSES: dict[str, int] = {
     "reserve.requests_limit": 429,
     "reserve.tokens_limit": 429,
     "reserve.concurrent_limit": 429,
-    "reserve.unpriced": 503,
     "reserve.store_unavailable": 503,
     "route.unavailable": 503,
     "call.failed": 502,
@@ -89,7 +88,7 @@ STATUSES: dict[str, int] = {
     "admin.cross_site": 403,
 }
 
-WAITING_IS_FUTILE = frozenset({"reserve.budget_exhausted", "reserve.unpriced"})
+WAITING_IS_FUTILE = frozenset({"reserve.budget_exhausted"})
 """The official SDKs retry every 429 and 5xx; on these it would only be the same refusal again."""
 
 OPENAI_TYPES: dict[str, str] = {

@@ -32,7 +32,21 @@ def json_schema(specs: Mapping[str, Spec[object]]) -> JsonSchemaValue:
         }
         kinds.append({"$ref": f"#/$defs/{kind}"})
     definitions[ProviderShape.__name__] = {"oneOf": kinds}
-    return {"$schema": DIALECT, "title": "shipworthy.yaml"} | {key: schema[key] for key in schema if key != "title"}
+    whole = {"$schema": DIALECT, "title": "shipworthy.yaml"} | {key: schema[key] for key in schema if key != "title"}
+    return {key: _standard(value) for key, value in whole.items()}
+
+
+_STANDARD_WORDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+"""pydantic keeps its own words for the bounds of a number that a validator reads first."""
+
+
+def _standard(node: object) -> object:
+    if isinstance(node, list):
+        return [_standard(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    number = not {"properties", "$defs"} & node.keys() and bool(_STANDARD_WORDS.keys() & node.keys())
+    return {_STANDARD_WORDS.get(key, key) if number else key: _standard(value) for key, value in node.items()}
 
 
 def all_keys() -> list[str]:

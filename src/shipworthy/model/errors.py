@@ -173,10 +173,6 @@ CODES: dict[str, Code] = {
     "reserve.concurrent_limit": Code(
         "The limit of concurrent requests of {level} is reached.", "Retry when one of them has ended."
     ),
-    "reserve.unpriced": Code(
-        "No model that this request may use has a price for it.",
-        "The operator adds a price to the model in the manifest.",
-    ),
     "reserve.store_unavailable": Code(
         "Budgets cannot be checked at the moment, so nothing is spent.", "Retry; the operator checks the store."
     ),
