@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from shipworthy.http import protocol
-from shipworthy.http.protocol import EdgeProtocol
+from shipworthy.http.protocol import EdgeProtocol, without_upgrade
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -89,3 +89,22 @@ def test_blank_lines_between_requests_keep_no_place(monkeypatch: pytest.MonkeyPa
         assert b"408" in await reader.read()
 
     talk(client)
+
+
+@pytest.mark.parametrize("wish", ["Upgrade: h2c", "UPGRADE: websocket"])
+def test_a_wish_for_another_protocol_costs_no_body(wish: str) -> None:
+    """Java's client sends it with every first request; the parser alone would answer as if the body were empty."""
+    wished = f"connection: Upgrade, HTTP2-Settings\r\n{wish}\r\nhttp2-settings: AAEAAEAA\r\n".encode()
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\n" + wished + b"content-length: 5\r\n\r\nhello")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert await reader.readexactly(1) == b"5"
+
+    talk(client)
+
+
+def test_only_the_field_itself_is_meant() -> None:
+    said = b"POST / HTTP/1.1\r\nx-upgrade: 1\r\n\r\nupgrade: text"
+    assert without_upgrade(said) == said

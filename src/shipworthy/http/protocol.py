@@ -2,7 +2,8 @@
 
 A client that sends its head a byte at a time holds a connection for ``HEAD_SECONDS_MAX``, not for ever; one that does not
 read what it asked for, for ``UNREAD_SECONDS_MAX``; one that goes on sending a body that was refused, for
-``REFUSED_SECONDS_MAX``. Connections are bounded by ``CONNECTIONS_MAX``: one more is closed at once. What stands behind a
+``REFUSED_SECONDS_MAX``. Connections are bounded by ``CONNECTIONS_MAX``, or fewer where files are few: one more is closed at
+once. What stands behind a
 chunked body (trailers) is no header: whoever checks headers in front of us does not see it. Nor is there room for much of
 it: the parser would put it together piece by piece, which costs memory and, ever longer, the loop's time.
 """
@@ -10,6 +11,7 @@ it: the parser would put it together piece by piece, which costs memory and, eve
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +26,18 @@ REFUSED_SECONDS_MAX = 5.0
 FRAMING_BYTES_MAX = 16
 """What a chunked body may need beside each of its own bytes; beyond the head's bytes it is no framing but something else."""
 CONNECTIONS_MAX = 4_000
+FILES_EACH = 3
+"""Of a process's files, how many a connection must leave for its provider, the store, and the next one's refusal."""
 
+_UPGRADE = re.compile(rb"(^|\n)upgrade:", re.IGNORECASE)
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class EdgeProtocol(HttpToolsProtocol):
     """HttpToolsProtocol that gives up on what is too slow or too large, and tells every request when its client has left."""
+
+    connections_max = CONNECTIONS_MAX
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,7 +51,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS_MAX:
+        if len(self.connections) > self.connections_max:
             transport.abort()
             return
         self._start("head", HEAD_SECONDS_MAX, self._too_slow)
@@ -77,7 +84,7 @@ class EdgeProtocol(HttpToolsProtocol):
             if self._beside_bytes > HEAD_BYTES_MAX + len(data):  # of what came before, and was no body
                 self._give_up(_TOO_LARGE)
                 return
-        super().data_received(data)
+        super().data_received(data if self._body_open else without_upgrade(data))
         if not self._timers and not self._body_open and not self._answering() and not self.transport.is_closing():
             self._start("head", HEAD_SECONDS_MAX, self._too_slow)  # blank lines between requests keep nothing alive
 
@@ -159,3 +166,15 @@ class EdgeProtocol(HttpToolsProtocol):
     def _stop(self, name: str) -> None:
         if (timer := self._timers.pop(name, None)) is not None:
             timer.cancel()
+
+
+def without_upgrade(data: bytes) -> bytes:
+    """``data`` of a head, its Upgrade field made one that means nothing.
+
+    None is offered here, so the wish may be ignored (RFC 9110 §7.8); the parser would drop the body instead. Java's client
+    wishes for h2c with every first request.
+    """
+    if b"pgrade" not in data and b"PGRADE" not in data:
+        return data
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(rb"\1x-ignored:", head) + end + rest
