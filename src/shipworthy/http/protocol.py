@@ -3,9 +3,9 @@
 A client that sends its head a byte at a time holds a connection for ``HEAD_SECONDS_MAX``, not for ever; one that does not
 read what it asked for, for ``UNREAD_SECONDS_MAX``; one that goes on sending a body that was refused, for
 ``REFUSED_SECONDS_MAX``. Connections are bounded by ``CONNECTIONS_MAX``, or fewer where files are few: one more is closed at
-once. What stands behind a
-chunked body (trailers) is no header: whoever checks headers in front of us does not see it. Nor is there room for much of
-it: the parser would put it together piece by piece, which costs memory and, ever longer, the loop's time.
+once. What stands behind a chunked body (trailers) is no header: whoever checks headers in front of us does not see it. Nor
+is there room for much of it: the parser would put it together piece by piece, which costs memory and, ever longer, the
+loop's time.
 """
 
 from __future__ import annotations

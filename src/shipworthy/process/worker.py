@@ -13,9 +13,10 @@ import uvloop
 
 from shipworthy.bootstrap import DataWorker, Launch, launch_worker, read_manifest
 from shipworthy.http.edge import DataPlane
-from shipworthy.http.protocol import EdgeProtocol
+from shipworthy.http.protocol import CONNECTIONS_MAX, FILES_EACH, EdgeProtocol
 from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
 from shipworthy.process.serving import QuietServer
+from shipworthy.process.sockets import raise_file_limit
 from shipworthy.process.voice import Voice
 
 KEEP_ALIVE_S = 75
@@ -31,6 +32,7 @@ async def work(channel_fd: int, listen_fd: int) -> None:
     launch = await channel.receive()
     if not isinstance(launch, Launch):
         return
+    EdgeProtocol.connections_max = min(CONNECTIONS_MAX, raise_file_limit() // FILES_EACH)
     voice = Voice(launch)
     loaded = read_manifest(Path(launch.config), given=launch.texts)
     voice.trace(loaded)
