@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from urllib.parse import urlencode
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shipworthy.console import door
 from shipworthy.console.app import make_console
 from shipworthy.console.session import COOKIE, SESSION_S, TOKEN_CHARS_MAX, seal, unseal
 from shipworthy.console.waterfall import waterfall
@@ -360,3 +362,19 @@ def test_whatever_a_row_says_every_bar_is_on_the_scale(
         assert 0 < bar.width <= 100
         assert bar.left + bar.width <= 100.01
     assert len(fall.ticks) <= 7
+
+
+def test_a_form_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "FORM_S_MAX", 0.05)
+
+    class Dripping:
+        async def stream(self) -> AsyncIterator[bytes]:
+            yield b"token="
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        await door._pasted(Dripping())  # type: ignore[arg-type]
+
+    with pytest.raises(Refusal, match=r"decode\.timeout") as given_up:
+        asyncio.run(scenario())
+    assert door.status_of(given_up.value) == 408

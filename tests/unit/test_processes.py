@@ -14,8 +14,10 @@ import pytest
 from shipworthy.adapters.embedded.llama import State
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
 from shipworthy.bootstrap import DataWorker, Launch, ModelServer
+from shipworthy.http.protocol import EdgeProtocol
 from shipworthy.manifest.deployment import Bind
 from shipworthy.model.errors import StartRefused
+from shipworthy.process import control
 from shipworthy.process import ground as grounds
 from shipworthy.process.channel import Channel, Reload
 from shipworthy.process.child import Child
@@ -166,5 +168,19 @@ def test_told_to_stop_while_it_comes_up_it_goes_down_in_order() -> None:
         assert supervisor._listener is not None
         supervisor._listener.close()
         assert not supervisor.started.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_the_control_plane_has_the_edges_bounds_too() -> None:
+    """A head that drips holds a place there for as long as anywhere."""
+
+    async def scenario() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server, serving = control._server(lambda *_: None, listener)
+        assert server.config.http is EdgeProtocol
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        listener.close()
 
     asyncio.run(scenario())

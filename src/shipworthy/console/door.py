@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
@@ -21,6 +22,7 @@ from shipworthy.model.reading import Authority
 from shipworthy.ports import ControlPlane
 
 FORM_BYTES_MAX = 16_384
+FORM_S_MAX = 10
 NS_PER_S = 1_000_000_000
 STATUSES = {
     "identify.issuer_unavailable": 503,
@@ -33,6 +35,7 @@ STATUSES = {
     "admin.unreadable": 409,
     "admin.store_unavailable": 503,
     "decode.too_large": 413,
+    "decode.timeout": 408,
 }
 
 Page = Callable[[Op, Authority, Request], Awaitable[Response]]
@@ -152,10 +155,14 @@ def status_of(refusal: Refusal) -> int:
 async def _pasted(request: Request) -> str:
     """The token of the login form, bounded. Raises Refusal."""
     said = bytearray()
-    async for piece in request.stream():
-        said += piece
-        if len(said) > FORM_BYTES_MAX:
-            raise Refusal("decode.too_large", limit_bytes=FORM_BYTES_MAX)
+    try:
+        async with asyncio.timeout(FORM_S_MAX):
+            async for piece in request.stream():
+                said += piece
+                if len(said) > FORM_BYTES_MAX:
+                    raise Refusal("decode.too_large", limit_bytes=FORM_BYTES_MAX)
+    except TimeoutError:
+        raise Refusal("decode.timeout", limit_s=FORM_S_MAX) from None
     fields = parse_qs(said.decode("latin-1"), max_num_fields=4)
     token = fields.get("token", [""])[0].strip()
     token = token[7:].strip() if token[:7].lower() == "bearer " else token

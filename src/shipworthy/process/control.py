@@ -21,6 +21,7 @@ from shipworthy.bootstrap import Control, Launch, launch_control, read_manifest
 from shipworthy.console.app import make_console
 from shipworthy.http.admin import make_admin
 from shipworthy.http.metrics_page import metrics_app
+from shipworthy.http.protocol import EdgeProtocol
 from shipworthy.manifest.files import Texts
 from shipworthy.model.errors import StartRefused, StoreUnavailable
 from shipworthy.process.channel import Channel, Dead, Drain, Ready, Reload, Reloaded
@@ -63,6 +64,7 @@ async def control(channel_fd: int) -> None:
 def _server(app: Callable[..., Any], listener: socket.socket) -> tuple[QuietServer, asyncio.Task[None]]:
     config = uvicorn.Config(
         app,
+        http=EdgeProtocol,
         ws="none",
         lifespan="off",
         access_log=False,
