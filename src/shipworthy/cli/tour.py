@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
@@ -99,8 +100,8 @@ class Tour:
         self._say(
             f"console  {self._supervisor.admin_address}/console   (sign in with ADMIN_TOKEN: an operator sees every tenant)"
         )
-        self._say(f"record   shipworthy audit show ID -c {self._config}")
-        self._say(f"cost     shipworthy cost report --by use-case -c {self._config}\n")
+        self._plain(f"record   {sys.argv[0]} audit show ID -c {self._config}")
+        self._plain(f"cost     {sys.argv[0]} cost report --by use-case -c {self._config}\n")
         self._plain(f"export TOKEN={token}\nexport ADMIN_TOKEN={admin}\n")
         body = json.dumps({"model": "support", "messages": [{"role": "user", "content": "Who made Windows?"}]})
         self._plain(
@@ -108,7 +109,7 @@ class Tour:
             f"  -H 'content-type: application/json' -d '{body}'\n"
         )
         self._plain(
-            "from openai import OpenAI; import os\n"
+            "import os; from openai import OpenAI    # pip install openai\n"
             f'client = OpenAI(base_url="{base}/v1", api_key=os.environ["TOKEN"])\n'
             'messages = [{"role": "user", "content": "Who made Windows?"}]\n'
             'reply = client.chat.completions.create(model="gpt-4o", messages=messages)\n'
