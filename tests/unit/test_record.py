@@ -99,3 +99,13 @@ def test_a_recorded_answer_is_given_though_its_repeat_cannot_be_kept() -> None:
     world.repeats.away = True
     world.run()
     assert [row.where for row in world.observed if isinstance(row, StoreDegraded)] == ["repeats"]
+
+
+def test_who_hammers_on_a_spent_budget_fills_no_store() -> None:
+    """The row says it all: nothing was asked of anybody."""
+    kept = {}
+    for code in ("reserve.budget_exhausted", "authorize.hosted_tool"):
+        world = World(bytes_max=1_000)
+        world.x.outcome, world.x.refusal = Outcome.REFUSED, Refusal(code, level="tenant", period="day", tool="t")
+        kept[code] = world.run().recorder.entries[0].bodies is not None
+    assert kept == {"reserve.budget_exhausted": False, "authorize.hosted_tool": True}

@@ -173,9 +173,16 @@ def drafted(snapshot: Snapshot, op: Op, principal: Principal, considered: Consid
 
 
 def bodies_of(snapshot: Snapshot, x: Exchange) -> Bodies | None:
-    """What was said, up to the manifest's cap for each side; None where bodies are not kept or nothing was read."""
+    """What was said, up to the manifest's cap for each side; None where bodies are not kept or nothing was read.
+
+    Nor where money or a limit refused it before anything happened: who hammers on a spent budget must not fill the store.
+    """
     most = snapshot.bodies.bytes_max
-    if not most or not hasattr(x, "request"):
+    if (
+        not most
+        or not hasattr(x, "request")
+        or (x.outcome is Outcome.REFUSED and x.refusal.code.startswith("reserve."))
+    ):
         return None
     request, reply = x.request.body, b"\n".join(x.received.payloads)
     truncated = len(request) > most or len(reply) > most or x.received.payload_bytes > len(reply)
