@@ -19,7 +19,8 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from tests.journey.deployment import Deployment, deployment, running, said
+from tests.conftest import StoreUrls
+from tests.journey.deployment import Deployment, deployment, managed, running, said
 from tests.journey.wire import CHAT
 
 from shipworthy.adapters.embedded.postgres import attach
@@ -272,6 +273,41 @@ def _account_for(server: Deployment, answers: list[tuple[int, str, str]]) -> Non
     assert lost == []
 
 
+def test_relaxed_what_was_answered_has_its_row(module_store: StoreUrls, tmp_path: Path) -> None:
+    """Rows that were behind by some milliseconds when their worker was killed: what they held is settled at its ceiling, so
+    an answer that was given is never unrecorded and never free."""
+    store, environ = managed(module_store.url, module_store.migrate_url)
+    with deployment(tmp_path, store, environ=environ, durability="relaxed", workers=2) as server:
+        answered: list[str] = []
+        stop = threading.Event()
+
+        def load(number: int) -> None:
+            with server.client(server.token(subject=f"relaxed-{number}")) as client:
+                while not stop.is_set():
+                    try:
+                        answer = client.post(CHAT, json=said("hi"))
+                    except httpx.HTTPError:
+                        continue
+                    assert answer.status_code == 200
+                    answered.append(answer.headers["x-shipworthy-request-id"])
+
+        threads = [threading.Thread(target=load, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            time.sleep(0.7)
+            workers = server.processes("worker")
+            os.kill(workers[0], signal.SIGKILL)
+            await_processes(server, "worker", WORKERS, workers[:1])
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert len(answered) > 50
+        books_balance(server)
+        rows = Counter(str(row["id"]) for row in server.rows())
+        assert {rows[request_id] for request_id in answered} == {1}
+
+
 def test_a_stopped_server_lets_streams_finish(server: Deployment) -> None:
     """SIGTERM: not ready, what runs finishes and is recorded, nothing new is taken, exit 0, nothing is left."""
     everything = [*server.processes("worker"), *server.processes("control")]
@@ -288,6 +324,7 @@ def test_a_stopped_server_lets_streams_finish(server: Deployment) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server.draining")
         assert int(refused.headers["retry-after"]) >= 1
     assert streams.whole() == [True] * 6
+    _await_closed(server)
     assert server.process.wait(20) == 0
     await_gone([*everything, cluster.pid], 1.0)
     with pytest.raises(httpx.ConnectError):
@@ -297,6 +334,20 @@ def test_a_stopped_server_lets_streams_finish(server: Deployment) -> None:
         rows = one_row_each(again, "drain", 6)
         assert {row["outcome"] for row in rows.values()} == {"served"}
         books_balance(again)
+
+
+def _await_closed(server: Deployment) -> None:
+    """As soon as nobody serves, nobody is kept waiting: a connection is refused, or cut off, never left hanging."""
+    deadline = time.monotonic() + BACK_S
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{server.base}/healthz", trust_env=False, timeout=3)
+        except httpx.ConnectError:
+            return
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            continue
+        time.sleep(0.05)
+    raise AssertionError("somebody still listens")
 
 
 def test_a_killed_supervisor(server: Deployment) -> None:
