@@ -76,6 +76,7 @@ def test_however_the_bytes_are_cut_the_events_are_the_same(places: list[int], do
     [
         (b"", 1, FailureKind.BROKEN),
         (CHUNK % (0, b"Hel", b"null"), 1, FailureKind.BROKEN),
+        (CHUNK % (0, b"Hel", b'""'), 1, FailureKind.BROKEN),  # some servers say "" until they say why
         (HELLO, 2, FailureKind.BROKEN),  # the second choice never finished
         (HELLO[:-20], 1, FailureKind.INVALID),  # the last line breaks off within its JSON
         (DONE, 1, FailureKind.INVALID),

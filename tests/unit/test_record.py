@@ -10,8 +10,9 @@ import pytest
 
 from shipworthy.kit.builders import a_charge, an_estimate, an_op
 from shipworthy.kit.calls import a_chat
+from shipworthy.model.chat import Event
 from shipworthy.model.errors import Refusal, StoreUnavailable
-from shipworthy.model.exchange import Exchange, Outcome
+from shipworthy.model.exchange import Exchange, Outcome, Received
 from shipworthy.model.identity import Considered, Principal
 from shipworthy.model.ledger import Hold, Standing
 from shipworthy.model.observation import StoreDegraded
@@ -109,3 +110,11 @@ def test_who_hammers_on_a_spent_budget_fills_no_store() -> None:
         world.x.outcome, world.x.refusal = Outcome.REFUSED, Refusal(code, level="tenant", period="day", tool="t")
         kept[code] = world.run().recorder.entries[0].bodies is not None
     assert kept == {"reserve.budget_exhausted": False, "authorize.hosted_tool": True}
+
+
+def test_what_a_provider_says_without_end_makes_no_endless_row() -> None:
+    received = Received()
+    for _ in range(1_000):
+        received.note(Event(b"x", finish=((0, "stop" * 1_000),)), b"x", 1)
+    assert len(received.finish) == 64
+    assert max(map(len, received.finish)) == 64

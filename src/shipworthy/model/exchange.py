@@ -77,6 +77,10 @@ class Exchange:
         object.__setattr__(self, name, value)
 
 
+FINISH_MAX, FINISH_CHARS_MAX = 64, 64
+"""Of the reasons for which choices ended, what the row keeps: a provider may say anything, any number of times."""
+
+
 class Received:
     """What arrived from the provider so far: the basis of settlement when it reports no usage, and of the record."""
 
@@ -108,8 +112,8 @@ class Received:
                 self.text_chars += len(delta.text)
         if event.usage is not None:
             self.usage = event.usage if self.usage is None else self.usage.at_least(event.usage)
-        if event.finish:
-            self.finish.extend(reason for _, reason in event.finish)
+        for _, reason in event.finish[: FINISH_MAX - len(self.finish)]:
+            self.finish.append(reason[:FINISH_CHARS_MAX])
         self.usage_refused |= event.usage_refused
         self.opaque |= event.opaque
         self.done |= event.done

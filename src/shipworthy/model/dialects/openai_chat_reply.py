@@ -56,9 +56,9 @@ def read_choice(choice: Object, position: int, key: str, payload: bytes, hearing
     elif said is not None or key == "message":
         raise invalid(payload, f"a choice holds no {key}")
     reason = choice.get("finish_reason")
-    if reason is not None:
-        if not isinstance(reason, str):
-            raise invalid(payload, "a finish_reason is not a string")
+    if reason is not None and not isinstance(reason, str):
+        raise invalid(payload, "a finish_reason is not a string")
+    if reason:  # some servers send "" with every piece: nothing has ended
         hearing.finish.append((index, reason))
     tokens = choice.get("logprobs")
     if isinstance(tokens, dict):
