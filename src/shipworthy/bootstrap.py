@@ -39,7 +39,7 @@ from shipworthy.adapters.store.vault import Vault
 from shipworthy.manifest.files import Texts
 from shipworthy.manifest.load import Loaded as Loaded
 from shipworthy.manifest.load import load
-from shipworthy.model.errors import StartRefused, StoreUnavailable
+from shipworthy.model.errors import StartRefused
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.identity import Credentials, Principal
 from shipworthy.model.observation import CircuitChanged, Failed, StoreDegraded
@@ -182,10 +182,10 @@ class DataWorker:
             try:
                 await self._ground.keys.version()
                 self._store_away = ""
-            except StoreUnavailable as away:
+            except Exception as away:  # noqa: BLE001  # whatever it is: a store that does not answer is not ready
                 if not self._store_away:
-                    self.observe(StoreDegraded("readiness", str(away), 0))
-                self._store_away = str(away)
+                    self.observe(StoreDegraded("readiness", repr(away), 0))
+                self._store_away = repr(away)
             await asyncio.sleep(STORE_LOOK_S)
 
     async def close(self) -> None:

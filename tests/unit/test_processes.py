@@ -184,3 +184,24 @@ def test_the_control_plane_has_the_edges_bounds_too() -> None:
         listener.close()
 
     asyncio.run(scenario())
+
+
+def test_whatever_keeps_the_store_from_answering_is_noticed_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that dies would say for ever what it said last."""
+    monkeypatch.setattr("shipworthy.bootstrap.STORE_LOOK_S", 0.0)
+    answers: list[BaseException | int] = [1, ZeroDivisionError("unforeseen"), 2, asyncio.CancelledError()]
+    seen: list[str] = []
+    worker = object.__new__(DataWorker)
+
+    async def version() -> int:
+        seen.append(worker._store_away)
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    worker._store_away, worker.observe = "", lambda _: None
+    worker._ground = SimpleNamespace(keys=SimpleNamespace(version=version))  # type: ignore[assignment]
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(worker.run())
+    assert [bool(away) for away in seen] == [False, False, True, False]
