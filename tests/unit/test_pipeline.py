@@ -17,7 +17,20 @@ from shipworthy.model.exchange import Exchange, Outcome
 from shipworthy.model.route import Attempt
 from shipworthy.ports import Replay, Stored
 
-ORDER = ["identify", "decode", "authorize", "dedupe", "reserve", "resolve", "retrieve", "screen", "fit", "recall", "route", "call"]
+ORDER = [
+    "identify",
+    "decode",
+    "authorize",
+    "dedupe",
+    "reserve",
+    "resolve",
+    "retrieve",
+    "screen",
+    "fit",
+    "recall",
+    "route",
+    "call",
+]
 AWAITED = {"identify", "decode", "dedupe", "reserve", "retrieve", "screen", "recall", "call"}
 
 
