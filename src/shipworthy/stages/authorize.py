@@ -262,7 +262,9 @@ def levels(tenant: Tenant, role: Role, use_case: UseCase, end_user: str) -> tupl
         Level(f"use_case={use_case.name}", use_case.budget, use_case.limits),
     ]
     if end_user and role.each_end_user is not None:
-        found.append(Level(f"end_user={spelled(end_user)}", role.each_end_user))  # one budget, whichever role asserts it
+        found.append(
+            Level(f"end_user={spelled(end_user)}", role.each_end_user)
+        )  # one budget, whichever role asserts it
     return tuple(sorted((level for level in found if level.budget or level.limits), key=lambda level: level.key))
 
 
