@@ -45,7 +45,12 @@ tenants:
 providers:
   mock: {{kind: openai-compatible, base_url: "http://127.0.0.1:{port}/v1", concurrent_max: 10000}}
 models:
-  small: {{provider: mock, upstream: mock, context_tokens_max: 100000, output_tokens_max: 1000, price: {{input_usd_per_mtok: 0.1, output_usd_per_mtok: 0.4}}}}
+  small:
+    provider: mock
+    upstream: mock
+    context_tokens_max: 100000
+    output_tokens_max: 1000
+    price: {{input_usd_per_mtok: 0.1, output_usd_per_mtok: 0.4}}
 use_cases:
   bench:
     job: Answer.
@@ -56,7 +61,10 @@ use_cases:
     mode: enforce
     tokens: {{input_max: 90000, output_max: 1000}}
     budget: {{usd: 1000000, per: month}}
-    route: {{strategy: first, models: [small], rules: [{{id: high, when: "request.data_class > class.internal", models: [small]}}]}}
+    route:
+      strategy: first
+      models: [small]
+      rules: [{{id: high, when: "request.data_class > class.internal", models: [small]}}]
 """
 
 
@@ -146,7 +154,8 @@ def measure(url: str, token: str, model: str, pids: list[list[int]], **load_of: 
     seen = uvloop.run(load.run(url, token, model, **load_of))  # type: ignore[arg-type]
     if seen.failures:
         raise SystemExit(f"{seen.failures} requests failed at {url}")
-    spent = [(cpu_s(with_children(group)) - was) / len(seen.latencies) * 1e6 for group, was in zip(pids, before, strict=True)]
+    after = [cpu_s(with_children(group)) for group in pids]
+    spent = [(now - was) / len(seen.latencies) * 1e6 for now, was in zip(after, before, strict=True)]
     figures = {"per_second": seen.per_second, "p50_us": seen.percentile_us(0.5), "p99_us": seen.percentile_us(0.99)}
     return figures | {f"cpu{place}_us": figure for place, figure in enumerate(spent)}
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-FILLER = " ".join(random.Random(7).choices("alpha beta gamma delta epsilon zeta eta theta".split(), k=120))
+FILLER = " ".join(random.Random(7).choices(["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"], k=120))
 
 
 @dataclass

@@ -8,7 +8,8 @@ import sys
 import httptools
 import uvloop
 
-WORDS = "The quick brown fox jumps over the lazy dog and then it rests for a while under an old oak tree near the river bank now".split()
+SENTENCE = "The quick brown fox jumps over the lazy dog and then it rests for a while under an old oak by the river bank"
+WORDS = SENTENCE.split()
 USAGE = '"usage":{"prompt_tokens":120,"completion_tokens":29,"total_tokens":149}'
 BODY = (
     '{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"mock","choices":[{"index":0,"message":'
@@ -26,7 +27,9 @@ def _chunk(inside: str) -> str:
     return '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"mock","choices":[' + inside + "]"
 
 
-DELTAS = [_event(_chunk('{"index":0,"delta":{"content":"%s "},"finish_reason":null}' % word) + "}") for word in WORDS[:28]]
+DELTAS = [
+    _event(_chunk('{"index":0,"delta":{"content":"' + word + ' "},"finish_reason":null}') + "}") for word in (WORDS * 2)[:28]
+]
 STREAM = [
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n" + DELTAS[0],
     *DELTAS[1:],

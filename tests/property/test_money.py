@@ -13,7 +13,9 @@ from shipworthy.model.money import Component, Period, Price, Usage, period_bound
 counts = st.integers(0, 10**9)
 prices = st.integers(0, 10**9)
 moments = st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC))
-zones = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Asia/Kathmandu"])
+zones = st.sampled_from(
+    ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Asia/Kathmandu"]
+)
 
 
 @given(counts, counts, counts, counts, prices, prices)

@@ -8,6 +8,7 @@ from pathlib import Path
 from shipworthy.adapters.embedded.llama import LlamaChild, LlamaSettings, State
 from shipworthy.adapters.embedded.postgres import EmbeddedPostgres
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
+from shipworthy.adapters.store.lost_keys import refuse_lost_keys
 from shipworthy.adapters.store.migrate import apply, login_of, plan
 from shipworthy.bootstrap import Loaded, ModelServer
 from shipworthy.model.errors import StartRefused
@@ -44,6 +45,7 @@ class Ground:
             assert store.url is not None
             self.store_url = store.url.reveal()
             self._managed(store.migrate_url.reveal() if store.migrate_url else "")
+        refuse_lost_keys(self.store_url, self._loaded.deployment.keys_file)
         self.prepare(self._loaded)
 
     def _managed(self, migrate_url: str) -> None:

@@ -253,7 +253,9 @@ class EmbeddedPostgres:
 
     def _shut_down(self, home: Home, running: Process, timeout_s: float) -> None:
         if not shut_down(running, home, fast_s=timeout_s, hard_s=HARD_SECONDS, clock=self._clock):
-            raise InUse(f"PostgreSQL (pid {running.pid}) on {home.data} can't be ended.", "See what it waits for: a disk?")
+            raise InUse(
+                f"PostgreSQL (pid {running.pid}) on {home.data} can't be ended.", "See what it waits for: a disk?"
+            )
 
     def _clear(self, home: Home, said: PidFile | None) -> None:
         """Make sure that nothing lives on the data directory, then remove what a dead server left."""

@@ -1,19 +1,19 @@
 """Why the embedded PostgreSQL could not be used, each with what to do about it.
 
-    StartRefused
-    └── EmbeddedError         embedded.failed
-        ├── InUse             embedded.in_use           another process has it
-        ├── OtherVersion      embedded.version          made by another major version of PostgreSQL
-        ├── DiskFull          embedded.disk_full
-        ├── PathUnusable      embedded.path             a file, not writable, not ours to write
-        ├── NotOwner          embedded.not_owner        the store belongs to another account
-        ├── DataMissing       embedded.data_missing     there was a database, and it isn't there any more
-        ├── DataDamaged       embedded.data_damaged     there is something, and it isn't a database
-        ├── StoreCopied       embedded.copied           two store paths point at one database
-        ├── NoAccount         embedded.account          root, and no unprivileged account to run as
-        ├── RuntimeMissing    embedded.runtime          no PostgreSQL binaries, or not the ones that were installed
-        ├── WrongCredentials  embedded.credentials
-        └── NotStarted        embedded.start_failed     PostgreSQL gave up; its last words are quoted
+StartRefused
+└── EmbeddedError         embedded.failed
+    ├── InUse             embedded.in_use           another process has it
+    ├── OtherVersion      embedded.version          made by another major version of PostgreSQL
+    ├── DiskFull          embedded.disk_full
+    ├── PathUnusable      embedded.path             a file, not writable, not ours to write
+    ├── NotOwner          embedded.not_owner        the store belongs to another account
+    ├── DataMissing       embedded.data_missing     there was a database, and it isn't there any more
+    ├── DataDamaged       embedded.data_damaged     there is something, and it isn't a database
+    ├── StoreCopied       embedded.copied           two store paths point at one database
+    ├── NoAccount         embedded.account          root, and no unprivileged account to run as
+    ├── RuntimeMissing    embedded.runtime          no PostgreSQL binaries, or not the ones that were installed
+    ├── WrongCredentials  embedded.credentials
+    └── NotStarted        embedded.start_failed     PostgreSQL gave up; its last words are quoted
 """
 
 from __future__ import annotations

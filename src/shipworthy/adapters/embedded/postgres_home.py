@@ -1,12 +1,12 @@
 """Where an embedded database lies on disk, and to whom each part belongs.
 
-    ordinary account                    root (postgres_identity says why elsewhere)
-    <store path>/pg/                    /var/lib/shipworthy/<id>/      the cluster's home
-        data/                               data/                      PostgreSQL's own, 0700, owned by its account
-        run/                                run/                       its socket, 0700, likewise
-        passwords.json  0600                …                          everything else is the caller's
-        holder.lock  server.lock
-        pg_hba.conf  settled  server.log
+ordinary account                    root (postgres_identity says why elsewhere)
+<store path>/pg/                    /var/lib/shipworthy/<id>/      the cluster's home
+    data/                               data/                      PostgreSQL's own, 0700, owned by its account
+    run/                                run/                       its socket, 0700, likewise
+    passwords.json  0600                …                          everything else is the caller's
+    holder.lock  server.lock
+    pg_hba.conf  settled  server.log
 """
 
 from __future__ import annotations
