@@ -20,7 +20,8 @@ def test_lost_keys_refuse_the_start(fresh_store, tmp_path: Path) -> None:
     with psycopg.connect(fresh_store.superuser_url, autocommit=True) as conn:
         conn.execute("set search_path = shipworthy, public")
         conn.execute(
-            "insert into data_key (tenant, key_id, subject, kek_id, wrapped) values ('acme', gen_random_uuid(), 'ada', 'k', 'x')"
+            "insert into data_key (tenant, key_id, subject, kek_id, wrapped)"
+            " values ('acme', gen_random_uuid(), 'ada', 'k', 'x')"
         )
     with pytest.raises(StartRefused, match=r"keys\.lost"):
         refuse_lost_keys(fresh_store.url, tmp_path / "keys.json")
