@@ -109,6 +109,11 @@ def store_urls(config: Path) -> tuple[str, str]:
     return cluster.url, cluster.migrate_url
 
 
+async def check_store(url: str) -> None:
+    """Raises StartRefused, in words, for a store that no process could work with."""
+    await assert_store(Store(url))
+
+
 class Ground:
     """What a worker and a control plane share: the store, the keys, who may speak."""
 
@@ -123,8 +128,8 @@ class Ground:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Ground:
+        await assert_store(self.store)  # first: what is not open yet need not be closed when it refuses
         await self.store.open()
-        await assert_store(self.store)
         self._tasks = [
             asyncio.create_task(self.key_cache.watch()),
             asyncio.create_task(listen(self.store, "shipworthy_keys", self.key_cache.wake, self.observe)),

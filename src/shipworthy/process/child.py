@@ -60,6 +60,7 @@ class Child:
                     pass_fds=fds,
                     stdin=asyncio.subprocess.DEVNULL,
                     stderr=self._log,
+                    start_new_session=True,  # Ctrl-C is for the supervisor, which then says when
                 )
             except OSError:
                 ours.close()

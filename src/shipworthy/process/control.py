@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-import uvloop
 
 from shipworthy.adapters.telemetry.metrics import exposition
 from shipworthy.bootstrap import Control, Launch, launch_control, read_manifest
@@ -28,7 +27,7 @@ from shipworthy.process.channel import Channel, Dead, Drain, Ready, Reload, Relo
 from shipworthy.process.serving import QuietServer
 from shipworthy.process.sockets import bind
 from shipworthy.process.sweeping import sweep_for_ever
-from shipworthy.process.voice import Voice
+from shipworthy.process.voice import Voice, run
 
 
 async def control(channel_fd: int) -> None:
@@ -99,4 +98,4 @@ async def _reload(running: Control, config: Path, texts: Texts) -> str:
 
 
 if __name__ == "__main__":
-    uvloop.run(control(int(sys.argv[1])))
+    run("control", control(int(sys.argv[1])))

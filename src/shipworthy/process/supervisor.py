@@ -20,9 +20,9 @@ from typing import TextIO
 
 from shipworthy.adapters.telemetry.fanout import fan
 from shipworthy.adapters.telemetry.metrics import Metrics
-from shipworthy.bootstrap import Launch, Loaded, read_manifest, rehearse
+from shipworthy.bootstrap import Launch, Loaded, check_store, read_manifest, rehearse
 from shipworthy.manifest.deployment import Deployment
-from shipworthy.model.errors import StartRefused
+from shipworthy.model.errors import StartRefused, StoreUnavailable
 from shipworthy.model.observation import Failed, Lifecycle, Reloaded
 from shipworthy.model.op import Observe
 from shipworthy.process.channel import Dead, Degraded, Drain, Message, Ready, Reload
@@ -76,7 +76,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
         tasks: list[asyncio.Task[None]] = []
         try:
-            await asyncio.to_thread(self.ground.up)
+            await self._stand()
             tasks = await self._start()
             await self._keep(tasks)
         finally:
@@ -84,6 +84,14 @@ class Supervisor:
 
     def stop(self) -> None:
         self._stopping.set()
+
+    async def _stand(self) -> None:
+        """Brings up what processes stand on. Raises StartRefused here, in words, rather than in each of them."""
+        try:
+            await asyncio.to_thread(self.ground.up)
+        except StoreUnavailable as away:
+            raise StartRefused("store.unreachable", f"the store does not answer: {away}", "check store.url") from away
+        await check_store(self.ground.store_url)
 
     async def _start(self) -> list[asyncio.Task[None]]:
         server = self.loaded.deployment.server

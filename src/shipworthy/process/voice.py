@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import uvloop
 
 from shipworthy.adapters.telemetry.fanout import fan
 from shipworthy.adapters.telemetry.logs import capture_stdlib, console_log
 from shipworthy.adapters.telemetry.metrics import Metrics
 from shipworthy.bootstrap import Launch, Loaded
+from shipworthy.model.errors import StartRefused
 from shipworthy.model.exchange import Row
+from shipworthy.model.observation import Lifecycle
 
 if TYPE_CHECKING:
     from shipworthy.adapters.telemetry.spans import Traces
@@ -45,3 +51,12 @@ class Voice:
         """Sends what is left, for at most two seconds."""
         if self._traces is not None:
             self._traces.close()
+
+
+def run(name: str, process: Coroutine[None, None, None]) -> None:
+    """Runs a process to its end. One that is refused its start says so in the log; the supervisor sees the status."""
+    try:
+        uvloop.run(process)
+    except StartRefused as refused:
+        console_log(name)(Lifecycle(name, "refused", str(refused)))
+        sys.exit(1)

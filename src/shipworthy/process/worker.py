@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import uvicorn
-import uvloop
 
 from shipworthy.bootstrap import DataWorker, Launch, launch_worker, read_manifest
 from shipworthy.http.edge import DataPlane
@@ -17,7 +16,7 @@ from shipworthy.http.protocol import CONNECTIONS_MAX, FILES_EACH, EdgeProtocol
 from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
 from shipworthy.process.serving import QuietServer
 from shipworthy.process.sockets import raise_file_limit
-from shipworthy.process.voice import Voice
+from shipworthy.process.voice import Voice, run
 
 KEEP_ALIVE_S = 75
 DRAIN_S_UNASKED = 20.0
@@ -87,4 +86,4 @@ async def _obey(channel: Channel, worker: DataWorker) -> float:
 
 
 if __name__ == "__main__":
-    uvloop.run(work(int(sys.argv[1]), int(sys.argv[2])))
+    run("worker", work(int(sys.argv[1]), int(sys.argv[2])))
