@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -34,7 +34,7 @@ from shipworthy.adapters.store.listen import listen
 from shipworthy.adapters.store.pool import Store, StoreRole
 from shipworthy.adapters.store.recorder import PostgresRecorder
 from shipworthy.adapters.store.repeats import StoreRepeats
-from shipworthy.adapters.store.sweep import StoreSweeper
+from shipworthy.adapters.store.sweep import StoreSweeper, holders
 from shipworthy.adapters.store.vault import Vault
 from shipworthy.manifest.files import Texts
 from shipworthy.manifest.load import Loaded as Loaded
@@ -109,9 +109,11 @@ def store_urls(config: Path) -> tuple[str, str]:
     return cluster.url, cluster.migrate_url
 
 
-async def check_store(url: str) -> None:
-    """Raises StartRefused, in words, for a store that no process could work with."""
-    await assert_store(Store(url))
+async def check_store(url: str) -> Sequence[str]:
+    """Raises StartRefused, in words, for a store that no process could work with; the workers that hold something in it."""
+    async with Store(url) as store:
+        await assert_store(store)
+        return await holders(store)
 
 
 class Ground:

@@ -20,6 +20,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from tests.conftest import StoreUrls
+from tests.journey.brief import brief
 from tests.journey.deployment import Deployment, deployment, managed, running, said
 from tests.journey.wire import CHAT
 
@@ -373,3 +374,25 @@ def test_a_killed_supervisor(server: Deployment) -> None:
         books_balance(again)
         assert served(again)
     assert not alive(cluster.pid)
+
+
+def test_everything_killed_at_once(server: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the machine loses its power: the next start recovers the database and settles what the dead still held."""
+    with running(server.folder, server.providers) as doomed:
+        cluster = attach(server.folder / "store")
+        assert cluster is not None
+        streams = Streams(doomed, "dark", 6, delay_ms=200)
+        killed = [doomed.process.pid, *doomed.processes("worker"), *doomed.processes("control"), cluster.pid]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        doomed.process.wait()
+        assert streams.whole() == [False] * 6
+        await_gone(killed)
+    for name, value in brief(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    with running(server.folder, server.providers) as again:
+        assert again.holds() == 6, "until it is sure that nobody else will settle them"
+        rows = one_row_each(again, "dark", 6)
+        assert {(row["outcome"], tuple(row["flags"])) for row in rows.values()} == {("failed", ("presumed",))}
+        books_balance(again)
+        assert served(again)

@@ -37,6 +37,8 @@ DEAD_REMEMBERED = 100
 START_S_MAX = 60.0
 SETTLE_S = 12.0
 """Beyond the drain: time for what was cut to be settled and recorded."""
+EARLIER_S = 40.0
+"""Longer than a worker goes on whose supervisor was killed: its drain, and its settlement."""
 
 Progress = Callable[[str], None]
 
@@ -65,6 +67,7 @@ class Supervisor:
         ]
         self._control = Child("shipworthy.process.control", "control", self._hear, log)
         self._dead: deque[str] = deque(maxlen=DEAD_REMEMBERED)
+        self._earlier: list[str] = []  # workers of servers before this one that held something when it started
         self._refused = ""  # why the newest manifest is not in force
         self._listener: socket.socket | None = None
 
@@ -78,6 +81,8 @@ class Supervisor:
         try:
             await self._stand()
             tasks = await self._start()
+            if self._earlier:
+                tasks.append(asyncio.create_task(self._bury()))
             await self._keep(tasks)
         finally:
             await self._down(tasks)
@@ -91,7 +96,9 @@ class Supervisor:
             await asyncio.to_thread(self.ground.up)
         except StoreUnavailable as away:
             raise StartRefused("store.unreachable", f"the store does not answer: {away}", "check store.url") from away
-        await check_store(self.ground.store_url)
+        holding = await check_store(self.ground.store_url)
+        if self.loaded.deployment.store.path is not None:  # nobody else serves from an embedded store
+            self._earlier.extend(holding)
 
     async def _start(self) -> list[asyncio.Task[None]]:
         server = self.loaded.deployment.server
@@ -149,6 +156,12 @@ class Supervisor:
             self._dead.append(dead_id)
             await self._control.send(Dead([dead_id]))
             await asyncio.sleep(child.backoff_s())
+
+    async def _bury(self) -> None:
+        """What earlier servers held is settled once their last worker must have ended, though its supervisor was killed."""
+        await asyncio.sleep(EARLIER_S)
+        self._dead.extend(self._earlier)
+        await self._control.send(Dead(self._earlier))
 
     def _greet(self, child: Child) -> Message:
         return Launch(

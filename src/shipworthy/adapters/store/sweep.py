@@ -27,6 +27,7 @@ from shipworthy.ports import Entry, Expired, Orphan
 
 MONTHS_AHEAD = 2
 TRIES_MAX = 3
+HOLDERS_MAX = 1_000
 PARTITIONS_S = 3_600.0
 
 
@@ -46,6 +47,15 @@ class Found(Struct, frozen=True):
         estimate = Estimate(self.tokens, 0, self.amount_nano)
         hold = Hold(self.id, self.tenant, estimate, claims_of(self.claims), Standing())
         return Orphan(hold, self.arrived_unix_ns, self.worker, self.intent)
+
+
+async def holders(store: Store) -> Sequence[str]:
+    """The workers that hold something, dead or alive; at most 1,000. Raises StoreUnavailable."""
+
+    async def question(conn: Connection, _: bool) -> list[TupleRow]:
+        return await (await conn.execute(blocks("sweep")["holders"], {"limit": HOLDERS_MAX})).fetchall()
+
+    return [str(worker) for (worker,) in await store.ask(StoreRole.OPERATOR, question)]
 
 
 class StoreSweeper:

@@ -5,6 +5,9 @@ select tenant, id, arrived_unix_ns, claims::text, amount_nano, tokens, worker, i
 where expires_at < coalesce(%(now)s::timestamptz, clock_timestamp()) or worker = any(%(dead)s::text[])
 order by tenant, id limit %(limit)s;
 
+-- name: holders — whose holds there are
+select distinct worker from hold order by worker limit %(limit)s;
+
 -- name: expire — what is past its retention, a bounded number of rows and every whole month
 select bodies, exchanges, acts, months from expire(%(rows_before)s, %(bodies_before)s, %(limit)s::int);
 
