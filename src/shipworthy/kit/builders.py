@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec import structs
 
-from shipworthy.model.exchange import Outcome, Row
+from shipworthy.kit import rows
+from shipworthy.model.exchange import Row
 from shipworthy.model.ledger import Charge, Claim, Estimate, Hold
 from shipworthy.model.money import Basis, ChargeLine, Component, Usage
 from shipworthy.model.observation import Observation
-from shipworthy.model.op import Op, SystemClock, uuid7
+from shipworthy.model.op import Op, SystemClock
 
 PERIOD_START = datetime(2026, 1, 1, tzinfo=UTC)
 PERIOD_END = datetime(2100, 1, 1, tzinfo=UTC)
@@ -72,55 +73,25 @@ def in_period(days: int) -> datetime:
     return PERIOD_START + timedelta(days=days)
 
 
-_ROW = Row(
-    id=uuid7(0),
-    arrived_unix_ns=0,
+_ROW = rows.row(
     environment="test",
     region="eu",
-    kind="request",
-    tenant="northwind",
-    team="support",
-    role="agent",
     subject="ada",
-    actor="",
-    end_user="",
-    issuer="https://login.example",
-    key_id="",
     session="",
-    use_case="support",
     alias="",
-    operation="chat",
-    dialect="openai-chat",
-    mode="enforce",
-    data_class="internal",
-    clearance="internal",
-    release_digest="r" * 64,
-    manifest_digest="m" * 64,
     rules=("stays-home",),
-    strategy="first",
     candidates=(),
     attempts=(),
     steps=(),
     receipts=(),
-    passage_ids=(),
     usage=Usage(input=10, output=5),
     charge_lines=(),
     estimated_nano=0,
     held_nano=0,
     charged_nano=0,
-    overrun_nano=0,
-    lease_id=None,
     traceparent="",
-    outcome=Outcome.SERVED,
-    refusal_code="",
-    refusal_detail="",
-    model="small",
     provider="house",
-    source="model",
     stream=False,
-    finish=("stop",),
-    cut=(),
-    flags=(),
     duration_ns=1_500_000,
     first_token_ns=900_000,
     request_bytes=120,
