@@ -84,8 +84,8 @@ Retries are a share of traffic, not a count: each request earns {c.RETRY_SHARE:g
 earned, at most {c.RETRY_BALANCE_MAX:g} are saved. So when every provider fails, the load upstream stays below
 {1 + c.RETRY_SHARE:g} times the traffic (and {c.RETRY_FLOOR_PER_S:g} a second), where a retry count would multiply it.
 
-A further attempt is made for every failure but `rejected` ([the list](errors.md#failures-of-providers)), while the client is there,
-the total deadline is not reached, and the hold covers it: a failed attempt that the provider may bill stays charged, so the
+A further attempt is made for every failure but `rejected` ([the list](errors.md#failures-of-providers)), while the client is there
+and the hold covers it: a failed attempt that the provider may bill stays charged, so the
 hold is raised first, and where the budget does not allow that the request ends with `reserve.budget_exhausted`.
 
 ## Deadlines
@@ -94,7 +94,7 @@ hold is raised first, and where the budget does not allow that the request ends 
 | --- | --- | --- |
 | connection and TLS | `providers.NAME.timeouts.connect_ms` | {t.connect_ms:,} ms |
 | first token of an attempt that streams | `providers.NAME.timeouts.first_token_ms` | {t.first_token_ms:,} ms |
-| all attempts together, to the last byte | `providers.NAME.timeouts.total_ms` of the first model | {t.total_ms:,} ms |
+| an attempt, to the last byte; a whole answer has no other | `providers.NAME.timeouts.total_ms` | {t.total_ms:,} ms |
 | requests at a provider at once, per worker | `providers.NAME.concurrent_max` | {Spec.__dataclass_fields__["concurrent_max"].default} |
 
 Events without content may come before the first delta, at most {HEAD_EVENTS_MAX}.

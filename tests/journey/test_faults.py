@@ -148,7 +148,7 @@ def expected(case: Case) -> tuple[str, str, list[str]]:
     if effect.when is When.WAITING:
         if fault == "hang-midway" and stream:
             return "cut", "call.cut", ["total_timeout"]
-        if stream and shape == "pair":
+        if shape == "pair":
             return "served", "", ["first_token_timeout", ""]
         return "failed", "call.timeout", ["first_token_timeout"]
     return ("served", "", [kind, ""]) if shape == "pair" else ("failed", "call.failed", [kind])

@@ -94,8 +94,8 @@ class World:
     def _model(self, name: str, timeouts: Timeouts) -> Model:
         return replace(a_model(replace(a_provider("x", None, timeouts), name=f"p-{name}")), name=name)
 
-    async def call(self, *, amount_nano: int = 10**12, text: str = "Hello") -> Reply:
-        request = a_chat(text, stream=True)
+    async def call(self, *, amount_nano: int = 10**12, text: str = "Hello", stream: bool = True) -> Reply:
+        request = a_chat(text, stream=stream)
         route = Route(self.models, (), Strategy.FIRST)
         hold = Hold(self.op.id, "t", an_estimate(amount_nano), (), Standing())
         return await self._call(self.op, route, request, fitted(request), hold, self.attempts)
@@ -272,14 +272,14 @@ def test_a_fallback_is_asked_for_no_more_than_it_can_give() -> None:
     run(scenario)
 
 
-def test_no_attempt_is_begun_when_the_deadline_is_over() -> None:
-    """A request sent now would be cancelled at once, and may be billed."""
+def test_a_provider_that_hangs_for_its_whole_total_leaves_the_next_one_its_own() -> None:
+    """A whole answer has no first token to wait for: only the total tells that its provider hangs."""
 
     async def scenario() -> None:
-        world = World(Script(5.0, WORD), Script(WORD, END), timeouts=Timeouts(first_token_ms=100, total_ms=100))
-        with pytest.raises(Refusal, match=r"call\.timeout"):
-            await world.call()
-        assert world.scripts[1].opened == 0
+        world = World(Script(5.0, WORD), Script(0.08, WORD, END), timeouts=Timeouts(first_token_ms=100, total_ms=100))
+        reply = await world.call(stream=False)
+        await drained(reply)
+        assert [attempt.failure for attempt in world.attempts] == ["first_token_timeout", ""]
 
     run(scenario)
 

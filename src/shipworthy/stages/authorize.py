@@ -155,7 +155,7 @@ class _Decision:
 
     def _set_deadline(self, permitted: tuple[Model, ...]) -> None:
         """The latest moment at which a provider may still answer: what is held for the request outlives it."""
-        total_ms = max(model.provider.timeouts.total_ms for model in permitted)
+        total_ms = sum(model.provider.timeouts.total_ms for model in permitted)
         self.op.deadline_ns = self.op.clock.monotonic_ns() + total_ms * NS_PER_MS
 
     def _permitted(self, use_case: UseCase, role: Role, data_class: int) -> tuple[Model, ...]:

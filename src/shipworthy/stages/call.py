@@ -1,9 +1,9 @@
 """call: the models in the route's order, until one gives a first delta. Afterwards nothing is retried.
 
 Each attempt takes a place at its provider, is re-checked against the hold (a later attempt may be billed on top of an
-earlier one), and keeps its own deadline; together they keep the first model's total. A client that has left gets no further
-attempt. Which failures may be charged: those after the request was sent and before the provider answered with an error
-status, because such a provider may bill what it read.
+earlier one), and keeps its own provider's deadlines: one that hangs for its whole total leaves the next one its own. A client
+that has left gets no further attempt. Which failures may be charged: those after the request was sent and before the
+provider answered with an error status, because such a provider may bill what it read.
 """
 
 from __future__ import annotations
@@ -40,11 +40,9 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
     async def call(
         op: Op, route: Route, request: Request, fitted: Fitted, hold: Hold, attempts: list[Attempt]
     ) -> Reply:
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + route.models[0].provider.timeouts.total_ms / 1000
         last: ProviderFailure | None = None
         for model in route.models:
-            if op.left or loop.time() >= deadline_s:
+            if op.left:
                 break
             if any(attempt.sent for attempt in attempts) and not fleet.may_retry(op.clock.monotonic_ns()):
                 break
@@ -52,7 +50,7 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
             await _cover(op, ledger, hold, route, model, request, mine, attempts)
             attempt = _Attempt(op, model, request, fleet, attempts)
             try:
-                return await attempt.start(upstreams[model.provider.name], mine, deadline_s)
+                return await attempt.start(upstreams[model.provider.name], mine)
             except ProviderFailure as failure:
                 last = failure
                 if failure.kind not in RETRY_ELSEWHERE:
@@ -124,18 +122,19 @@ class _Attempt:
         self._head: deque[Event] = deque()
         self._events: Events | None = None
 
-    async def start(self, upstream: Upstream, fitted: Fitted, deadline_s: float) -> Reply:
+    async def start(self, upstream: Upstream, fitted: Fitted) -> Reply:
         """The reply, once its first delta is here. Raises ProviderFailure; the attempt is noted either way."""
         busy = self._fleet.begin(self._model, self._began_ns)
         if busy:
             failure = ProviderFailure(FailureKind.CAPACITY, busy, sent=False)
             self._note(failure)
             raise failure
-        self._deadline_s = deadline_s
+        now_s = asyncio.get_running_loop().time()
         timeouts = self._model.provider.timeouts
-        wait_ms = timeouts.first_token_ms if self._request.stream else timeouts.total_ms
+        self._deadline_s = now_s + timeouts.total_ms / 1000
+        wait_ms = min(timeouts.first_token_ms, timeouts.total_ms) if self._request.stream else timeouts.total_ms
         try:
-            async with asyncio.timeout_at(min(asyncio.get_running_loop().time() + wait_ms / 1000, deadline_s)):
+            async with asyncio.timeout_at(now_s + wait_ms / 1000):
                 self._events = await upstream.open(self._op, self._model, self._request, fitted)
                 self._head = await _until_first_delta(self._events)
         except BaseException as reason:  # noqa: BLE001  # a cancel too must give the place back
