@@ -1,8 +1,8 @@
 """call: the models in the route's order, until one gives a first delta. Afterwards nothing is retried.
 
 Each attempt takes a place at its provider, is re-checked against the hold (a later attempt may be billed on top of an
-earlier one), and keeps its own provider's deadlines: one that hangs for its whole total leaves the next one its own. A client
-that has left gets no further attempt. Which failures may be charged: those after the request was sent and before the
+earlier one), and keeps its own provider's deadlines: one that hangs for its whole total leaves the next one its own. A
+client that has left gets no further attempt. Which failures may be charged: those after the request was sent and before the
 provider answered with an error status, because such a provider may bill what it read.
 """
 
