@@ -24,7 +24,7 @@ from shipworthy.process.child import Child
 from shipworthy.process.supervisor import Supervisor
 from shipworthy.process.watch import Watch
 
-SERVER = ModelServer("http://127.0.0.1:1/v1", "the-childs-key", (), "m", 4_096, False)
+SERVER = ModelServer("http://127.0.0.1:1/v1", "the-childs-key", ())
 TEXTS = {"/m/shipworthy.yaml": b"x" * (4 << 20), "/m/secret": b"secret-text"}
 
 

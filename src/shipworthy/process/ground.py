@@ -82,9 +82,6 @@ class Ground:
             base_url=endpoint.base_url,
             api_key=endpoint.api_key,
             default_stop=endpoint.default_stop,
-            upstream_model=endpoint.upstream_model,
-            context_tokens=endpoint.context_tokens,
-            reuse_connections=endpoint.reuse_connections,
         )
 
     def model_servers(self) -> dict[str, ModelServer]:

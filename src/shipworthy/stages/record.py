@@ -43,8 +43,9 @@ def make_record(
             code, detail = (x.refusal.code, x.refusal.detail) if hasattr(x, "refusal") else ("decode.client_left", "")
             op.observe(Refused(str(op.id), code, detail, x.peer))
             return
-        row = row_of(snapshot, x)
-        entry = Entry(row, bodies_of(snapshot, x), getattr(x, "hold", None), getattr(x, "charge", None))
+        bodies = bodies_of(snapshot, x)
+        row = row_of(snapshot, x, bodies)
+        entry = Entry(row, bodies, getattr(x, "hold", None), getattr(x, "charge", None))
         if snapshot.strict:
             await recorder.record(entry)
         else:
@@ -76,8 +77,8 @@ def make_draft(snapshot: Snapshot) -> Callable[[Op, Grant, Request], bytes]:
     return draft
 
 
-def row_of(snapshot: Snapshot, x: Exchange) -> Row:
-    """The row of an ended exchange: the draft, and how it went on."""
+def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None) -> Row:
+    """The row of an ended exchange: the draft, and how it went on. ``bodies`` are what is kept beside it."""
     route, hold, charge = getattr(x, "route", None), getattr(x, "hold", None), getattr(x, "charge", None)
     refusal, reply, fitted = getattr(x, "refusal", None), getattr(x, "reply", None), getattr(x, "fitted", None)
     row = drafted(snapshot, x.op, x.principal, _considered(x), getattr(x, "request", None))
@@ -107,7 +108,7 @@ def row_of(snapshot: Snapshot, x: Exchange) -> Row:
         source=_source(x),
         finish=tuple(x.received.finish),
         cut=fitted.cut if fitted else (),
-        flags=_flags(snapshot, x),
+        flags=_flags(x, bodies),
         duration_ns=x.op.elapsed_ns(),
         first_token_ns=x.received.first_ns,
         reply_bytes=x.received.payload_bytes,
@@ -265,10 +266,9 @@ def _source(x: Exchange) -> str:
     return x.reply.source.value if hasattr(x, "reply") else ""
 
 
-def _flags(snapshot: Snapshot, x: Exchange) -> tuple[str, ...]:
+def _flags(x: Exchange, bodies: Bodies | None) -> tuple[str, ...]:
     """Short words for what an auditor would want to filter by."""
     charge, received = getattr(x, "charge", None), x.received
-    bodies = bodies_of(snapshot, x)
     bases = {line.basis for line in charge.lines} if charge else set()
     said = {
         "usage_counted": Basis.COUNTED in bases,

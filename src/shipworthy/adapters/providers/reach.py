@@ -21,9 +21,6 @@ class ModelServer(Struct, frozen=True):
     base_url: str
     api_key: str
     default_stop: tuple[str, ...]
-    upstream_model: str
-    context_tokens: int
-    reuse_connections: bool
 
     def __repr__(self) -> str:  # the key is a secret
         return f"ModelServer({self.base_url})"
