@@ -1,4 +1,4 @@
-"""What processes need before any request: binds, store, keys, issuers, telemetry. Built only by ``link``."""
+"""What processes need before any request: binds, store, keys, issuers, telemetry, alerts. Built only by ``link``."""
 
 from __future__ import annotations
 
@@ -77,6 +77,14 @@ class Telemetry:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertWebhook:
+    """Where alerts are posted, signed with ``secret`` (at least 16 bytes). An address that may post is a secret too."""
+
+    url: Secret
+    secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """Everything about the processes. ``folder`` is the manifest's; relative paths were resolved against it."""
 
@@ -87,3 +95,4 @@ class Deployment:
     keys_file: Path
     identity: Identity
     telemetry: Telemetry
+    alerts: AlertWebhook | None = None

@@ -26,6 +26,8 @@ class Budget(Struct, frozen=True):
     cap_nano: int
     per: Period
     zone: ZoneInfo
+    alert_at_permille: tuple[int, ...] = ()  # ascending, 1 … 1000: passed when spent_nano × 1000 ≥ cap_nano × it
+    on_exhausted: tuple[str, ...] = ()  # models that may serve on with what is left; () = refuse
 
 
 class Limits(Struct, frozen=True, gc=False):
@@ -66,6 +68,26 @@ class Role(Struct, frozen=True):
     each_end_user: Budget | None = None
 
 
+class Watched(StrEnum):
+    """Whose spend rate is compared with its own normal."""
+
+    SESSION = "session"
+    PRINCIPAL = "principal"
+
+
+class Runaway(Struct, frozen=True, gc=False):
+    """When a spend rate is a runaway: ``multiple`` times normal, and at least ``at_least_nano_per_min``.
+
+    The rate is the mean over the last ``window_minutes``; normal is the mean rate of the ``normal_days`` before.
+    """
+
+    multiple: int
+    at_least_nano_per_min: int
+    window_minutes: int
+    normal_days: int
+    watch: tuple[Watched, ...]
+
+
 class Tenant(Struct, frozen=True):
     name: str
     roles: tuple[Role, ...]  # in the manifest's order: the first that matches and grants is taken
@@ -73,6 +95,7 @@ class Tenant(Struct, frozen=True):
     aliases: Mapping[str, str]  # what a client names → use case
     budget: Budget | None = None
     limits: Limits | None = None
+    runaway: Runaway | None = None
 
 
 Condition = Callable[[Mapping[str, object]], bool]

@@ -50,6 +50,13 @@ class Timeouts(Struct, frozen=True, gc=False):
     total_ms: int = 300_000
 
 
+class Quota(Struct, frozen=True, gc=False):
+    """What a provider grants its key a sliding minute; 0 = unstated. A model is left before its provider's 429."""
+
+    requests_per_min: int = 0
+    tokens_per_min: int = 0
+
+
 class Provider(Struct, frozen=True):
     """An endpoint that serves models. ``settings`` are its adapter's own, already validated and linked."""
 
@@ -59,6 +66,7 @@ class Provider(Struct, frozen=True):
     timeouts: Timeouts
     concurrent_max: int
     settings: object
+    limits: Quota | None = None  # of the key that we call it with, whichever tenant asks
 
 
 class Model(Struct, frozen=True):
