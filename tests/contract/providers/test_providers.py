@@ -71,18 +71,19 @@ def test_the_provider_gets_the_clients_bytes_but_for_what_is_replaced(
 
 @pytest.mark.parametrize("kind", OVER_HTTP)
 def test_only_our_own_headers_go_up(kind: str, bench: Open, play: Play) -> None:
-    """What a client sends in headers is never forwarded; traceparent is the operation's."""
+    """What a client sends in headers is never forwarded; traceparent and the id are the operation's."""
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
     async def played() -> None:
         async with bench(kind) as b:
-            request = a_chat()
-            events = await b.upstream.open(an_op(trace), b.model, request, fitted(request))
+            request, op = a_chat(), an_op(trace)
+            events = await b.upstream.open(op, b.model, request, fitted(request))
             await anext(events)
             await events.aclose()
             headers = dict(b.log[0].headers)
             assert headers.pop("authorization", "") == ("" if kind == "openai-compatible" else f"Bearer {KEY}")
             assert headers.pop("traceparent") == trace
+            assert headers.pop("x-client-request-id") == str(op.id)
             assert headers.pop("user-agent").startswith("shipworthy/")
             assert headers.pop("connection", "") == ("close" if kind == "llama-cpp" else "")
             assert headers.keys() == {"host", "accept", "accept-encoding", "content-type", "content-length"}

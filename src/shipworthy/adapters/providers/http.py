@@ -35,6 +35,7 @@ HEADER_LINE_BYTES_MAX = 8_190
 HEADERS_MAX = 100
 READ_BUFFER_BYTES = 65_536  # aiohttp stops reading from the socket at twice this
 WRITE_SLICE_BYTES = 262_144
+REQUEST_ID = "x-client-request-id"  # OpenAI logs it, others pass it over
 LINGER_S = 0.25  # how long an answer may take to end after its last event
 DNS_TTL_S = 60
 SENDS_MAX = 2  # the second only when the first provably sent nothing
@@ -87,9 +88,13 @@ class AiohttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._readings: WeakKeyDictionary[ResponseHandler, _Reading] = WeakKeyDictionary()
 
-    async def post(self, path: str, body: bytes, *, traceparent: str, stream: bool) -> HttpAnswer:
+    async def post(
+        self, path: str, body: bytes, *, traceparent: str, request_id: str, stream: bool
+    ) -> HttpAnswer:
         session = self._session or self._begin()
-        headers = {"traceparent": traceparent} if traceparent else None
+        headers = {REQUEST_ID: request_id}
+        if traceparent:
+            headers["traceparent"] = traceparent
         patience = self._stream_bounds if stream else self._whole_bounds
         for send in range(1, SENDS_MAX + 1):
             outgoing = _Body(body)

@@ -32,8 +32,10 @@ class Answer(Protocol):
 class Transport(Protocol):
     """Connections to one provider."""
 
-    async def post(self, path: str, body: bytes, *, traceparent: str, stream: bool) -> Answer:
+    async def post(self, path: str, body: bytes, *, traceparent: str, request_id: str, stream: bool) -> Answer:
         """Sends ``body`` to ``path`` under the provider's base URL; returns when the head of the answer is here.
+
+        ``request_id`` goes with it as ``x-client-request-id``: what the provider logs can be laid beside our rows.
 
         A ``stream`` may be silent for the provider's first-token or idle bound, whichever is longer; a whole answer for
         its total.

@@ -45,7 +45,11 @@ class HttpUpstream:
     async def open(self, op: Op, model: Model, request: Request, fitted: Fitted) -> Events:
         body = self.encode(model, request, fitted)
         answer = await self._transport.post(
-            PATHS[request.operation], body, traceparent=op.traceparent, stream=request.stream
+            PATHS[request.operation],
+            body,
+            traceparent=op.traceparent,
+            request_id=str(op.id),
+            stream=request.stream,
         )
         try:
             await self._check(op, answer, request)
