@@ -140,7 +140,6 @@ def test_what_is_not_built_is_said(reference: dict[str, str]) -> None:
         "use_cases.NAME.guards",
         "use_cases.NAME.prompt",
         "corpora",
-        "tenants.NAME.budget.alert_at",
     ):
         line = next(line for line in reference["manifest"].splitlines() if line.startswith(f"| `{key}` |"))
         assert "not available in this version" in line

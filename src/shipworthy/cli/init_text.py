@@ -83,7 +83,7 @@ identity:
 
 tenants:
   main:
-    budget: {{usd: 10, per: month}} # no request is admitted beyond it
+    budget: {{usd: 10, per: month, alert_at: [0.5, 0.8]}}   # no request is admitted beyond it
     teams: {{everyone: {{}}}}
     roles:                        # the first that matches and grants is taken
       developer: {{groups: [developers], team: everyone, use_cases: ["*"], admin: true}}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from shipworthy.manifest.linking import Linking
 from shipworthy.manifest.problem import KeyPath
-from shipworthy.manifest.shape_models import BoundaryShape, ModelShape, TimeoutsShape
+from shipworthy.manifest.shape_models import BoundaryShape, ModelShape, QuotaShape, TimeoutsShape
 from shipworthy.model.money import Component, Price
-from shipworthy.model.route import Ability, Boundary, Model, Network, Provider, Timeouts
+from shipworthy.model.route import Ability, Boundary, Model, Network, Provider, Quota, Timeouts
 
 PRICE_KEYS = {
     "input_usd_per_mtok": Component.INPUT,
@@ -34,8 +34,15 @@ def link_providers(linking: Linking) -> dict[str, Provider]:
         boundary = _boundary(linking, ("providers", name, "boundary"), shape.boundary, spec.boundary)
         timeouts = _timeouts(linking, ("providers", name, "timeouts"), shape.timeouts)
         concurrent = shape.concurrent_max or spec.concurrent_max
-        linked[name] = Provider(name, shape.kind, boundary, timeouts, concurrent, settings)
+        quota = _quota(shape.limits)
+        linked[name] = Provider(name, shape.kind, boundary, timeouts, concurrent, settings, quota)
     return linked
+
+
+def _quota(shape: QuotaShape) -> Quota | None:
+    """None when no limit is stated."""
+    quota = Quota(shape.requests_per_min or 0, shape.tokens_per_min or 0)
+    return None if quota == Quota() else quota
 
 
 def _boundary(linking: Linking, path: KeyPath, stated: BoundaryShape, natural: Boundary | None) -> Boundary:

@@ -1,4 +1,4 @@
-"""``server``, ``admin``, ``store``, ``keys``, ``identity``, ``telemetry`` → ``Deployment``."""
+"""``server``, ``admin``, ``store``, ``keys``, ``identity``, ``telemetry``, ``alerts`` → ``Deployment``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from shipworthy.manifest.deployment import Bind, Claims, Deployment, Identity, Issuer, Server, Store, Telemetry
+from shipworthy.manifest.deployment import (
+    AlertWebhook,
+    Bind,
+    Claims,
+    Deployment,
+    Identity,
+    Issuer,
+    Server,
+    Store,
+    Telemetry,
+)
 from shipworthy.manifest.linking import Linking
 from shipworthy.manifest.problem import KeyPath, quoted
+from shipworthy.manifest.reference import PLACEHOLDER
 from shipworthy.manifest.shape_identity import IssuerShape
 
 STORE_PATH = ".shipworthy"
 KEYS_PATH = ".shipworthy/keys"
+WEBHOOK_SECRET_BYTES_MIN = 16
 
 
 def link_deployment(linking: Linking, folder: Path) -> Deployment:
@@ -39,6 +51,7 @@ def link_deployment(linking: Linking, folder: Path) -> Deployment:
         keys_file=manifest.keys.file or folder / KEYS_PATH,
         identity=_identity(linking),
         telemetry=telemetry,
+        alerts=_alerts(linking),
     )
 
 
@@ -106,6 +119,22 @@ def _telemetry(linking: Linking) -> Telemetry:
     return Telemetry(endpoint, prometheus)
 
 
+def _alerts(linking: Linking) -> AlertWebhook | None:
+    shape = linking.manifest.alerts.webhook
+    if shape is None:
+        return None
+    path: KeyPath = ("alerts", "webhook")
+    url = shape.url.reveal()
+    if url != PLACEHOLDER:
+        why = "who is told of money, and what, could be read and changed on the way"
+        _https_or_loopback(linking, (*path, "url"), url, why, said="an address (not shown)")
+    if len(shape.secret.reveal().encode()) < WEBHOOK_SECRET_BYTES_MIN:
+        what, wanted = "too short to sign with", f"at least {WEBHOOK_SECRET_BYTES_MIN} bytes"
+        hint = "openssl rand -hex 32 makes a good one"
+        linking.tree.report((*path, "secret"), what, said="a value (not shown)", wanted=wanted, hint=hint)
+    return AlertWebhook(shape.url, shape.secret)
+
+
 def _is_url(said: str) -> bool:
     try:
         parts = urlsplit(said)
@@ -137,9 +166,10 @@ def _identity(linking: Linking) -> Identity:
 
 
 def _issuer(linking: Linking, path: KeyPath, shape: IssuerShape) -> Issuer:
-    _https_or_loopback(linking, (*path, "issuer"), shape.issuer)
+    why = "keys that travel over http can be exchanged on the way"  # and whoever can change them can be anyone
+    _https_or_loopback(linking, (*path, "issuer"), shape.issuer, why)
     if shape.jwks_uri is not None:
-        _https_or_loopback(linking, (*path, "jwks_uri"), shape.jwks_uri)
+        _https_or_loopback(linking, (*path, "jwks_uri"), shape.jwks_uri, why)
     tenants = linking.shaped.names(("tenants",))
     for index, name in enumerate(shape.tenants or ()):
         if name not in tenants:
@@ -155,14 +185,13 @@ def _issuer(linking: Linking, path: KeyPath, shape: IssuerShape) -> Issuer:
     )
 
 
-def _https_or_loopback(linking: Linking, path: KeyPath, said: str) -> None:
-    """Whoever can change an issuer's keys on the way can be anyone."""
-    if not _is_url(said):
-        linking.tree.report(path, "not a URL", wanted="https://…")
-    elif urlsplit(said).username is not None or urlsplit(said).password is not None:
+def _https_or_loopback(linking: Linking, path: KeyPath, url: str, why: str, *, said: str | None = None) -> None:
+    """Reports an address that is not https, nor http on loopback: ``why`` is what http would risk."""
+    if not _is_url(url):
+        linking.tree.report(path, "not a URL", said=said, wanted="https://…")
+    elif urlsplit(url).username is not None or urlsplit(url).password is not None:
         linking.tree.report(
             path, "credentials stand in an address", said="an address (not shown)", wanted="https://HOST/…"
         )
-    elif urlsplit(said).scheme == "http" and not is_loopback(urlsplit(said).hostname or ""):
-        what = "keys that travel over http can be exchanged on the way"
-        linking.tree.report(path, what, wanted="https://…", hint="http is allowed on loopback only")
+    elif urlsplit(url).scheme == "http" and not is_loopback(urlsplit(url).hostname or ""):
+        linking.tree.report(path, why, said=said, wanted="https://…", hint="http is allowed on loopback only")

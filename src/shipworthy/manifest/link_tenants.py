@@ -7,10 +7,14 @@ from zoneinfo import ZoneInfo
 
 from shipworthy.manifest.linking import UTC_ZONE, Linking, limits_of
 from shipworthy.manifest.problem import KeyPath, quoted
-from shipworthy.manifest.shape_identity import RoleShape, TenantShape
-from shipworthy.model.policy import Budget, Role, Team, Tenant, UseCase
+from shipworthy.manifest.shape_identity import RoleShape, RunawayShape, TenantShape
+from shipworthy.model.money import NANO_PER_USD
+from shipworthy.model.policy import Budget, Role, Runaway, Team, Tenant, UseCase, Watched
 
 UseCases = Mapping[str, UseCase]
+
+AT_LEAST_NANO_PER_MIN = NANO_PER_USD // 2
+"""Nobody is paused for less unless the manifest says so."""
 
 
 def link_tenants(linking: Linking, use_cases: UseCases) -> dict[str, Tenant]:
@@ -23,18 +27,44 @@ def link_tenants(linking: Linking, use_cases: UseCases) -> dict[str, Tenant]:
 
 def _tenant(linking: Linking, name: str, shape: TenantShape, use_cases: UseCases) -> Tenant:
     path: KeyPath = ("tenants", name)
-    budget = linking.budget((*path, "budget"), shape.budget)
+    routed = _routed(linking)
+    budget = linking.budget((*path, "budget"), shape.budget, routed)
     zone = budget.zone if budget else UTC_ZONE
     teams = {}
     for team, said in shape.teams.items():
-        own = linking.budget((*path, "teams", team, "budget"), said.budget, zone)
+        own = linking.budget((*path, "teams", team, "budget"), said.budget, routed, zone)
         teams[team] = Team(team, own, limits_of(said.limits))
     roles = _roles(linking, path, shape, teams, zone, use_cases)
     if not shape.roles and not linking.shaped.names((*path, "roles")):
         linking.tree.warn(path, "the tenant has no roles, so nobody of it may ask anything", wanted="roles: {NAME: …}")
     _same_end_user_budget(linking, path, roles)
     aliases = _aliases(linking, (*path, "aliases"), shape, use_cases)
-    return Tenant(name, roles, teams, aliases, budget, limits_of(shape.limits))
+    runaway = _runaway(linking, (*path, "runaway"), shape.runaway)
+    return Tenant(name, roles, teams, aliases, budget, limits_of(shape.limits), runaway)
+
+
+def _routed(linking: Linking) -> list[str]:
+    """Every model that some use case routes to."""
+    routes = (use_case.route for use_case in linking.manifest.use_cases.values())
+    return list(dict.fromkeys(said.model for route in routes for said in route.models))
+
+
+def _runaway(linking: Linking, path: KeyPath, shape: RunawayShape | None) -> Runaway | None:
+    if shape is None:
+        return None
+    if len(set(shape.watch)) < len(shape.watch):
+        linking.tree.report((*path, "watch"), "watched twice", wanted="each once")
+    kept = linking.manifest.requirements.audit.retention_days
+    if shape.normal_days > kept:
+        what = f"rows are kept {kept} days only, so no older spend can be compared with"
+        linking.tree.warn((*path, "normal_days"), what, said=str(shape.normal_days), wanted=f"at most {kept}")
+    return Runaway(
+        multiple=shape.multiple,
+        at_least_nano_per_min=shape.at_least_usd_per_min or AT_LEAST_NANO_PER_MIN,
+        window_minutes=shape.window_minutes,
+        normal_days=shape.normal_days,
+        watch=tuple(Watched(each) for each in shape.watch),
+    )
 
 
 def _roles(
@@ -60,7 +90,7 @@ def _role(
     if said.keys and not linking.manifest.identity.service_keys and "identity" in linking.shaped.names(()):
         what = "service keys may carry this role, but none are accepted"
         linking.tree.warn((*path, "keys"), what, hint="set identity.service_keys: true")
-    each = linking.budget((*path, "each_end_user"), said.each_end_user, zone)
+    each = linking.budget((*path, "each_end_user"), said.each_end_user, _routed(linking), zone)
     if each is not None and not said.may_assert_end_user:
         what = "no end user can be asserted with this role, so this budget never applies"
         linking.tree.warn((*path, "each_end_user"), what, hint="set may_assert_end_user: true")

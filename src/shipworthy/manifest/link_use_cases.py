@@ -30,7 +30,7 @@ def _use_case(linking: Linking, name: str, shape: UseCaseShape, models: Mapping[
     path: KeyPath = ("use_cases", name)
     routed, weights = _routed(linking, (*path, "route"), shape.route, models)
     rules = _rules(linking, (*path, "route"), shape.route, models)
-    budget = linking.budget((*path, "budget"), shape.budget)
+    budget = linking.budget((*path, "budget"), shape.budget, [said.model for said in shape.route.models])
     rank: int | None = len(linking.classes) - 1
     if shape.data_class is not None:
         rank = linking.rank((*path, "data_class"), shape.data_class)

@@ -75,11 +75,30 @@ class Linking:
             )
             return otherwise
 
-    def budget(self, path: KeyPath, shape: BudgetShape | None, zone: ZoneInfo = UTC_ZONE) -> Budget | None:
-        """A budget on the wall clock of its own zone, or else of ``zone``."""
+    def budget(
+        self, path: KeyPath, shape: BudgetShape | None, routed: Collection[str], zone: ZoneInfo = UTC_ZONE
+    ) -> Budget | None:
+        """A budget on the wall clock of its own zone, or else of ``zone``. ``routed`` are the models it may go on with."""
         if shape is None:
             return None
-        return Budget(shape.usd, Period(shape.per), self.zone((*path, "zone"), shape.zone, zone))
+        zone = self.zone((*path, "zone"), shape.zone, zone)
+        instead = self._instead((*path, "on_exhausted", "models"), shape, routed)
+        return Budget(shape.usd, Period(shape.per), zone, tuple(shape.alert_at), instead)
+
+    def _instead(self, path: KeyPath, shape: BudgetShape, routed: Collection[str]) -> tuple[str, ...]:
+        """The models that serve on when the budget has no room for the dearest."""
+        models = shape.on_exhausted.models if shape.on_exhausted else []
+        for index, name in enumerate(models):
+            if name in models[:index]:
+                self.tree.report(
+                    (*path, index), "a model stands here twice", said=quoted(name), wanted="each model once"
+                )
+            elif name not in routed:
+                self.unknown((*path, index), "model in a route that this budget counts for", name, routed)
+        if models and set(routed) <= set(models):
+            what = "these are all the models that this budget counts for: without the dearer ones left out, nothing changes"
+            self.tree.warn(path, what, wanted="the cheaper ones only, or refuse")
+        return tuple(models)
 
 
 def limits_of(shape: LimitsShape | None) -> Limits | None:

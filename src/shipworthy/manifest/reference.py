@@ -198,6 +198,11 @@ def _referred(value: object, info: ValidationInfo) -> object:
     return value
 
 
+def _concealed(value: object) -> object:
+    """Text becomes a secret at once, so that no problem quotes it; a reference is resolved like any other."""
+    return Secret(value, "written in the manifest") if isinstance(value, str) else value
+
+
 def _beside(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str) or not value or "\0" in value or len(value) > 4096:
         raise wrong("bad_path", "not a path", wanted="a path, relative to the manifest's folder")
@@ -208,6 +213,11 @@ Referable = Annotated[
     str, BeforeValidator(_referred), WithJsonSchema({"anyOf": [{"type": "string"}, dict(REFERENCE_SCHEMA)]})
 ]
 """Text that is no secret, literally or by reference (an endpoint)."""
+
+Concealed = Annotated[
+    Secret, BeforeValidator(_concealed), WithJsonSchema({"anyOf": [{"type": "string"}, dict(REFERENCE_SCHEMA)]})
+]
+"""Text that never prints, literally or by reference: an address to which whoever knows it may post."""
 
 Beside = Annotated[Path, BeforeValidator(_beside), WithJsonSchema({"type": "string", "minLength": 1})]
 """A path; relative ones are beside the manifest. It need not exist."""

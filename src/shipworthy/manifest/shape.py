@@ -9,7 +9,14 @@ from pydantic import Field
 from shipworthy.manifest.reference import Beside
 from shipworthy.manifest.shape_identity import IdentityShape, OperatorsShape, TenantShape
 from shipworthy.manifest.shape_models import ModelShape, ProviderShape
-from shipworthy.manifest.shape_process import AdminShape, KeysShape, ServerShape, StoreShape, TelemetryShape
+from shipworthy.manifest.shape_process import (
+    AdminShape,
+    AlertsShape,
+    KeysShape,
+    ServerShape,
+    StoreShape,
+    TelemetryShape,
+)
 from shipworthy.manifest.shape_requirements import Requirements
 from shipworthy.manifest.shape_use_cases import CorpusShape, GuardsShape, UseCaseShape
 from shipworthy.manifest.shape_values import ENTRIES_MAX, Name, Shape, Unbuilt
@@ -41,3 +48,4 @@ class Manifest(Shape):
     guards: Unbuilt[dict[Name, GuardsShape]] = {}
     use_cases: Annotated[dict[Name, UseCaseShape], _SOME]
     telemetry: TelemetryShape = TelemetryShape()
+    alerts: AlertsShape = AlertsShape()

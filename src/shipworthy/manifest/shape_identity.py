@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from shipworthy.manifest.reference import wrong
 from shipworthy.manifest.shape_values import (
@@ -13,9 +13,8 @@ from shipworthy.manifest.shape_values import (
     ClassName,
     Count,
     Name,
-    Number,
     Shape,
-    Unbuilt,
+    Share,
     Usd,
     Word,
 )
@@ -63,15 +62,21 @@ class IdentityShape(Shape):
 
 
 class ModelsInstead(Shape):
-    """Which models serve on when a budget is spent."""
+    """Which models serve on, with what is left, when a budget has no room for the dearest."""
 
-    models: Annotated[list[Name], Field(min_length=1)]
+    models: Annotated[list[Name], Field(min_length=1, max_length=64)]
 
 
 def _exhausted(value: object) -> object:
-    if isinstance(value, str) and value != "refuse":
+    if value != "refuse" and not isinstance(value, dict | None):
         raise wrong("exhausted", "not a way to go on", wanted="refuse, or {models: [NAME]}")
     return None if value == "refuse" else value
+
+
+def _ascending(shares: list[int]) -> list[int]:
+    if shares != sorted(set(shares)):
+        raise wrong("order", "not ascending, each once", wanted="shares such as [0.5, 0.8]")
+    return shares
 
 
 class BudgetShape(Shape):
@@ -80,9 +85,9 @@ class BudgetShape(Shape):
     usd: Usd
     per: PeriodName
     zone: Word | None = None
-    alert_at: Unbuilt[Annotated[list[Number], Field(max_length=16)]] | None = None
+    alert_at: Annotated[list[Share], Field(max_length=16), AfterValidator(_ascending)] = []
     on_exhausted: Annotated[
-        Unbuilt[ModelsInstead] | None,
+        ModelsInstead | None,
         BeforeValidator(_exhausted, json_schema_input_type=Literal["refuse"] | ModelsInstead),
     ] = None
 
@@ -118,11 +123,31 @@ class RoleShape(Shape):
     each_end_user: BudgetShape | None = None
 
 
+def _some(nano: int) -> int:
+    if nano == 0:
+        raise wrong("rate", "whoever is new has no normal and would be paused at once", wanted="more than 0")
+    return nano
+
+
+class RunawayShape(Shape):
+    """When a spend rate is a runaway: ``multiple`` times its own normal, and at least ``at_least_usd_per_min``."""
+
+    multiple: Annotated[int, Field(ge=2, le=10_000)]
+    at_least_usd_per_min: Annotated[Usd, AfterValidator(_some)] | None = None
+    window_minutes: Annotated[int, Field(ge=1, le=60)] = 5
+    normal_days: Annotated[int, Field(ge=1, le=90)] = 7
+    watch: Annotated[list[Literal["session", "principal"]], Field(min_length=1, max_length=2)] = [
+        "session",
+        "principal",
+    ]
+
+
 class TenantShape(Shape):
     """One tenant: an isolated customer or part of the firm."""
 
     budget: BudgetShape | None = None
     limits: LimitsShape | None = None
+    runaway: RunawayShape | None = None
     teams: dict[Name, TeamShape] = {}
     roles: dict[Name, RoleShape] = {}
     aliases: dict[AliasName, str] = {}

@@ -60,6 +60,13 @@ class TimeoutsShape(Shape):
     total_ms: Millis | None = None
 
 
+class QuotaShape(Shape):
+    """What the provider grants the key that we call it with; counted before it is asked."""
+
+    requests_per_min: Count | None = None
+    tokens_per_min: Count | None = None
+
+
 class ProviderShape(Shape):
     """An endpoint. The keys beside these are the kind's own settings, read by its adapter's ``Config``."""
 
@@ -69,6 +76,7 @@ class ProviderShape(Shape):
     boundary: BoundaryShape = BoundaryShape()
     timeouts: TimeoutsShape = TimeoutsShape()
     concurrent_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    limits: QuotaShape = QuotaShape()
 
 
 class PriceShape(Shape):

@@ -1,4 +1,4 @@
-"""The sections that a process needs before any request: server, admin, store, keys, telemetry."""
+"""The sections that a process needs before any request: server, admin, store, keys, telemetry, alerts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
-from shipworthy.manifest.reference import Beside, Referable, Secret
+from shipworthy.manifest.reference import Beside, Concealed, Referable, Secret
 from shipworthy.manifest.shape_values import Number, Port, Shape, Unbuilt, Word
 
 FileReference = Annotated[
@@ -73,3 +73,16 @@ class TelemetryShape(Shape):
 
     otlp: OtlpShape | None = None
     prometheus: PrometheusShape | None = None
+
+
+class WebhookShape(Shape):
+    """Where alerts are posted, and the secret that signs them."""
+
+    url: Concealed
+    secret: Secret
+
+
+class AlertsShape(Shape):
+    """Who is told when a budget passes a threshold, besides the log."""
+
+    webhook: WebhookShape | None = None

@@ -103,6 +103,23 @@ def _amount(maximum: int) -> WithJsonSchema:
 Usd = Annotated[int, BeforeValidator(_nano), _amount(USD_MAX)]
 """USD as written, nano-USD as read."""
 
+
+def _permille(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise wrong("share", "not a share", wanted="numbers such as 0.5 and 0.8")
+    if not 0 < value <= 1:
+        raise wrong("share", "not a share", wanted="more than 0, at most 1", hint="write 80 percent as 0.8")
+    scaled = Decimal(value).scaleb(3)
+    if scaled != int(scaled):
+        raise wrong("share", "finer than is compared", wanted="at most 3 decimals")
+    return int(scaled)
+
+
+Share = Annotated[
+    int, BeforeValidator(_permille), WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
+]
+"""A share as written, thousandths as read."""
+
 UsdPerMtok = Annotated[int, BeforeValidator(_pico_per_token), _amount(USD_PER_MTOK_MAX)]
 """USD per million tokens as written, pico-USD per token as read."""
 

@@ -203,7 +203,8 @@ class Supervisor:
             await self._tell(Degraded(self._refused))
             return
         before, now = self.loaded.snapshot, loaded.snapshot
-        if now.digest != before.digest or now.providers != before.providers:  # the digest holds references, not secrets
+        rotated = (now.providers, loaded.deployment.alerts) != (before.providers, self.loaded.deployment.alerts)
+        if now.digest != before.digest or rotated:  # the digest holds references, not secrets
             self.loaded = loaded
             await self._tell(Reload(now.digest, dict(loaded.texts), self.ground.model_servers()))
             self._observe(Reloaded(now.digest, accepted=True, reason=""))

@@ -21,7 +21,12 @@ from shipworthy.model.route import Boundary, Network
 CASES = sorted((Path(__file__).parent / "cases").glob("*.txt"))
 RULE = "-" * 10
 FILE = "=== "
-ENVIRON = {"OPENAI_API_KEY": "not-a-real-key", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "EMPTY": ""}
+ENVIRON = {
+    "OPENAI_API_KEY": "not-a-real-key",
+    "ALERTS_SECRET": "not-a-real-key-of-16-bytes",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
+    "EMPTY": "",
+}
 TODAY = date(2026, 11, 21)
 
 
