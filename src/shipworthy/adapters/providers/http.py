@@ -88,9 +88,7 @@ class AiohttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._readings: WeakKeyDictionary[ResponseHandler, _Reading] = WeakKeyDictionary()
 
-    async def post(
-        self, path: str, body: bytes, *, traceparent: str, request_id: str, stream: bool
-    ) -> HttpAnswer:
+    async def post(self, path: str, body: bytes, *, traceparent: str, request_id: str, stream: bool) -> HttpAnswer:
         session = self._session or self._begin()
         headers = {REQUEST_ID: request_id}
         if traceparent:
