@@ -14,13 +14,15 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from shipworthy.model.alert import Alert, Delivery, Pace, Posted, Watch
 from shipworthy.model.chat import Dialect, Event, Events, Reply, Request
 from shipworthy.model.errors import Refusal, ShipworthyError
 from shipworthy.model.exchange import Bodies, Exchange, Received, Row
 from shipworthy.model.guard import Screened
 from shipworthy.model.identity import Credentials, Grant, Principal
 from shipworthy.model.knowledge import Passages
-from shipworthy.model.ledger import Charge, Claim, Estimate, Hold
+from shipworthy.model.lease import Turn, Turned
+from shipworthy.model.ledger import Charge, Claim, Estimate, Hold, Standing
 from shipworthy.model.op import Clock, Observe, Op
 from shipworthy.model.policy import Snapshot
 from shipworthy.model.prompt import Fitted, Hit, Prompt
@@ -158,16 +160,62 @@ class Refusing(Struct, frozen=True):
     retry_after_s: float | None = None
 
 
+Draft = Callable[[], bytes]
+"""What the sweeper needs to write the row if this worker dies: msgpack of a Row with what is known. Called when needed."""
+
+
 class Ledger(Protocol):
-    async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, intent: bytes) -> Hold:
+    async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft) -> Hold:
         """All levels or none, exact at any concurrency on any number of workers.
 
-        ``intent`` is what the sweeper needs to write the row if this worker dies (msgpack of a Row with what is known).
-        Raises Refusal reserve.*.
+        Raises Refusal reserve.*, StoreUnavailable.
         """
 
     async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:
         """A hold of at least ``amount_nano``, or Refusal reserve.budget_exhausted and the old hold stays."""
+
+    def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
+        """Gives back what ``hold`` has beyond ``amount_nano``. Never raises.
+
+        At once for a leased hold; a direct one keeps it until it is settled: giving it back would cost a round trip.
+        """
+
+    def leave(self, hold: Hold) -> None:
+        """The exchange of ``hold`` has ended, recorded or not: it takes no place any more. Never raises."""
+
+
+class Ask(Struct, frozen=True):
+    """A lease that is wanted beside a reservation: for how many requests like it, by how many workers at least."""
+
+    lease_id: UUID
+    share: int
+    workers: int
+    ttl_s: float
+    direct: bool = True  # where there is room for no lease: reserve directly; else a lease for this one request alone
+
+
+class Advance(Struct, frozen=True):
+    """A reservation's answer: either ``share`` requests' worth was added to the lease, or this one is held directly."""
+
+    share: int
+    standing: Standing
+
+
+class LeaseStore(Ledger, Protocol):
+    """A Ledger that also gives leases. Raises as it does."""
+
+    async def reserve_ahead(
+        self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft, ask: Ask
+    ) -> Advance: ...
+
+    async def refill(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, ask: Ask) -> Advance:
+        """More for a lease, ahead of need; share 0 = there is no room. Raises Refusal, StoreUnavailable."""
+
+    async def top_up(self, op: Op, tenant: str, lease_id: UUID, more_nano: int) -> None:
+        """More money for one hold of a lease. Raises Refusal reserve.budget_exhausted, StoreUnavailable."""
+
+    async def turn(self, tenant: str, turns: Sequence[Turn], ttl_s: float) -> Sequence[Turned]:
+        """Reports and renews leases, one transaction. Raises StoreUnavailable."""
 
 
 class Entry(Struct, frozen=True):
@@ -179,12 +227,37 @@ class Entry(Struct, frozen=True):
     charge: Charge | None
 
 
+class Intent:
+    """That an exchange is about to cost money which no hold in the store names: what is left of it if this worker dies.
+
+    ``void``: its exchange is recorded, so that it need not be written any more.
+    """
+
+    __slots__ = ("arrived_unix_ns", "draft", "expires_s", "hold", "void")
+
+    def __init__(self, hold: Hold, arrived_unix_ns: int, expires_s: float, draft: Draft) -> None:
+        self.hold = hold
+        self.arrived_unix_ns = arrived_unix_ns
+        self.expires_s = expires_s
+        self.draft = draft
+        self.void = False
+
+
 class Recorder(Protocol):
+    """``settled``, which whoever builds it hands in, hears of each entry once: when it is committed, or queued where nobody
+    waits for that."""
+
     async def record(self, entry: Entry) -> None:
         """Returns when row, bodies and counters are committed together. Raises StoreUnavailable."""
 
     def enqueue(self, entry: Entry) -> None:
         """The same, behind: grouped commits, at most 50 ms late. Raises StoreUnavailable when the bounded queue is full."""
+
+    async def intended(self, intent: Intent) -> None:
+        """Returns when ``intent`` is committed, with what else has gathered. Raises StoreUnavailable."""
+
+    def intend(self, intent: Intent) -> None:
+        """The same, behind; an intent whose exchange ends before is never written. Raises StoreUnavailable as `enqueue`."""
 
 
 class Orphan(Struct, frozen=True):
@@ -205,8 +278,29 @@ class Expired(Struct, frozen=True):
     months: tuple[str, ...] = ()
 
 
+class Stray(Struct, frozen=True):
+    """A lease past its expiry, or of a worker that is dead."""
+
+    tenant: str
+    id: UUID
+    worker: str
+    suspended_s: float | None  # since when; None = not yet
+    ended: bool  # its worker spends it no more
+    settled: bool  # none of its exchanges is left to be recorded
+    silent: bool  # nothing that its worker sent can still arrive
+
+
 class Sweeper(Protocol):
     """What the sweeper needs of the store. Any number of sweepers may run at once."""
+
+    async def strays(self, dead_workers: Sequence[str], limit: int) -> Sequence[Stray]:
+        """At most ``limit``. Raises StoreUnavailable."""
+
+    async def suspend(self, strays: Sequence[Stray]) -> int:
+        """Until it is known what became of it, their money can be spent by nobody. Raises StoreUnavailable."""
+
+    async def bury(self, strays: Sequence[Stray]) -> int:
+        """Frees what is left of suspended leases whose exchanges are all recorded. Raises StoreUnavailable."""
 
     async def orphans(self, dead_workers: Sequence[str], limit: int) -> Sequence[Orphan]:
         """At most ``limit`` holds of ``dead_workers`` or past their expiry. Raises StoreUnavailable."""
@@ -272,6 +366,60 @@ class Upstream(Protocol):
         """Ends every connection; what runs on them fails."""
 
 
+# ---------------------------------------------------------------------------------------------- alerts
+
+
+class EndUsers(Struct, frozen=True):
+    """A page of one tenant's end users in one period: those whose level's key comes after ``after``."""
+
+    tenant: str
+    period: str
+    period_start: datetime
+    after: str
+
+
+class Passed(Struct, frozen=True):
+    """Alerts for the caller to say, and where its next page of end users begins ("" = at the first again)."""
+
+    alerts: tuple[Alert, ...]
+    after: str
+
+
+class Alerts(Protocol):
+    """Budget alerts and the outbox of their webhook. Any number of control planes may work on it at once."""
+
+    async def raise_passed(self, watches: Sequence[Watch], end_users: EndUsers | None, deliver: bool) -> Passed:
+        """Raises what the charges have passed, each threshold once for ever; also returns what somebody left unsaid.
+
+        The caller has a stated time to say them; afterwards somebody else will. Raises StoreUnavailable.
+        """
+
+    async def pace(self, tenant: str, team: str, use_case: str, end_user: str) -> Pace:
+        """What a level of those names ("" = any) was charged lately. Raises StoreUnavailable, also when it takes too long."""
+
+    async def said(self, alert: Alert, exhausted_at: datetime | None) -> None:
+        """The alert was said: it may be delivered. Raises StoreUnavailable."""
+
+    async def claim(self, limit: int) -> Sequence[Alert]:
+        """Deliveries that are due, the caller's alone for a stated time; each counts as a try. Raises StoreUnavailable."""
+
+    async def mark(self, alert: Alert, delivery: Delivery, status: int, reason: str, again_s: float) -> None:
+        """How the claimed try ended; ``again_s`` is when the next is due, if still pending. Raises StoreUnavailable."""
+
+    async def forget(self, before: datetime, limit: int) -> int:
+        """Removes at most ``limit`` alerts of periods that ended before; returns how many. Raises StoreUnavailable."""
+
+
+class AlertLog(Protocol):
+    async def page(self, scope: str, limit: int) -> Sequence[Alert]:
+        """The newest alerts of one tenant, or of EVERY_TENANT; whoever calls has recorded the read."""
+
+
+class AlertPoster(Protocol):
+    async def post(self, delivery_id: UUID, body: bytes) -> Posted:
+        """Posts ``body``, signed, once, within a stated time. Never raises for what the receiver or the way to it does."""
+
+
 # ---------------------------------------------------------------------------------------------- administration
 
 
@@ -315,6 +463,7 @@ class ControlPlane:
     keys: KeyStore
     acts: AdminRecorder
     exchanges: Exchanges
+    alerts: AlertLog
     pepper: bytes  # of service keys
     cookie_key: bytes  # 32 bytes; seals the console's session cookie
     clock: Clock

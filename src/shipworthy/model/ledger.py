@@ -6,11 +6,15 @@ Invariant at every level, after every step: ``charged + held + leased + suspende
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from msgspec import Struct
 
 from shipworthy.model.money import ChargeLine
+
+if TYPE_CHECKING:
+    from shipworthy.model.lease import Purse
 
 
 class Estimate(Struct, frozen=True, gc=False):
@@ -63,6 +67,10 @@ class Hold(Struct):
     claims: tuple[Claim, ...]
     standing: Standing
     lease_id: UUID | None = None
+    purse: Purse | None = None  # the lease that it is drawn from, until it is settled
+    placed: bool = False  # whether it takes a place of the lease's
+    second: int = 0  # of the sliding minute in which it counts, once the store has said so
+    intent: object = None  # ports.Intent, while it may still have to be written
 
 
 class Charge(Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""Leases: a worker's share of budgets and limits, spent in memory."""

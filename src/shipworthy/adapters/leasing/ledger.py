@@ -1,0 +1,339 @@
+"""The ledger over leases: reserved in memory where a path is busy, in the store where it is not, or where the cap is near.
+
+Nobody is refused here: a refusal is always the store's word, after one round trip. What is set aside in memory was set
+aside in the store before, at every level, so that no cap is passed at any concurrency on any number of workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from msgspec import structs
+
+from shipworthy.adapters.leasing.path import NS, LeaseBounds, Path
+from shipworthy.model.errors import Refusal, StoreUnavailable
+from shipworthy.model.exchange import Outcome
+from shipworthy.model.lease import Purse, Turn
+from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
+from shipworthy.model.observation import StoreDegraded
+from shipworthy.model.op import Clock, Observe, Op, uuid7
+from shipworthy.ports import Ask, Draft, Entry, Intent, LeaseStore, Recorder
+
+_UNKNOWN = Standing()
+
+
+class LeasedLedger:
+    """ports.Ledger. ``run`` must be kept running: it reports and renews. ``settled`` is the recorder's to call."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        clock: Clock,
+        observe: Observe,
+        strict: Callable[[], bool],
+        workers: Callable[[], int] = lambda: 1,
+        bounds: LeaseBounds | None = None,
+    ) -> None:
+        self.recorder: Recorder  # set by whoever builds both: each needs the other
+        self._store = store
+        self._clock = clock
+        self._observe = observe
+        self._strict = strict
+        self._workers = workers
+        self._bounds = bounds or LeaseBounds()
+        self._hot_ns = int(self._bounds.hot_s * NS)
+        self._by_claims: dict[int, Path] = {}  # by id(): whoever reserves hands in the same tuple for the same path
+        self._paths: dict[tuple[str, tuple[Claim, ...]], Path] = {}
+        self._woken = asyncio.Event()
+        self._recalled: set[str] = set()
+        self._refills: set[asyncio.Task[None]] = set()
+        self._away = False
+
+    # ---------------------------------------------------------------------------------------- ports.Ledger
+
+    async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft) -> Hold:
+        """Raises Refusal reserve.*, StoreUnavailable."""
+        path = self._by_claims.get(id(claims))
+        if path is None or path.tenant != tenant or path.claims is not claims:
+            path = self._path(tenant, claims)
+            if path is None:
+                return await self._store.reserve(op, tenant, claims, estimate, draft)
+        now_ns = self._clock.monotonic_ns()
+        hold = Hold(op.id, tenant, estimate, path.claims, _UNKNOWN)
+        purse = path.purse
+        if path.bounded and not (purse is not None and purse.draw(hold, now_ns)):
+            direct = await self._ask(op, path, hold, draft)
+            if direct:
+                return hold
+        path.last_ns = now_ns
+        purse = hold.purse
+        if purse is not None:
+            hold.standing = purse.stands()
+            if purse.scarce and not path.refilling:
+                self._refill(path, estimate)
+        await self._intend(op, hold, draft)
+        return hold
+
+    async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:
+        """Raises Refusal reserve.budget_exhausted (the old hold stays), StoreUnavailable."""
+        purse, more_nano = hold.purse, amount_nano - hold.estimate.amount_nano
+        if more_nano <= 0:
+            return hold
+        if purse is None:
+            direct = hold.intent is None  # else nothing bounds its path
+            return await self._store.raise_to(op, hold, amount_nano) if direct else _sized(hold, amount_nano)
+        if not purse.stretch(more_nano, self._clock.monotonic_ns()):
+            try:
+                await self._store.top_up(op, hold.tenant, purse.id, more_nano)
+            except StoreUnavailable:
+                purse.retired = True  # nobody knows whether the store has added to it
+                raise
+        return _sized(hold, amount_nano)
+
+    def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
+        if hold.purse is not None and amount_nano < hold.estimate.amount_nano:
+            hold.purse.trim(hold, amount_nano)
+            _sized(hold, amount_nano)
+
+    def leave(self, hold: Hold) -> None:
+        if hold.purse is not None:
+            hold.purse.leave(hold)
+
+    def settled(self, entry: Entry) -> None:
+        """An exchange is recorded, or as good as: what its hold did not use can be spent again."""
+        hold, charge = entry.hold, entry.charge
+        if hold is None or hold.purse is None or charge is None:
+            return
+        hold.purse.settle(hold, charge, entry.row.outcome is not Outcome.REFUSED)
+
+    # ---------------------------------------------------------------------------------------- leases
+
+    def recall(self) -> None:
+        """Every lease is spent no more, because what it was taken for may have changed; all that is free goes back now."""
+        for path in self._paths.values():
+            path.retire()
+        self._woken.set()
+
+    def wanted_back(self, tenant: str) -> None:
+        """Somebody was refused because of leases of ``tenant`` ("" = of anyone): what is free goes back now."""
+        self._recalled.add(tenant)
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Reports and renews every lease, each second and when woken, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(self._bounds.turn_s):
+                    await self._woken.wait()
+            except TimeoutError:
+                await self.turn()
+                continue
+            self._woken.clear()
+            recalled, self._recalled = self._recalled, set()
+            await self.turn(recalled=recalled)
+
+    async def close(self) -> None:
+        """Gives every lease back, but for what its last rows are still to be charged."""
+        self.recall()
+        for task in self._refills:
+            task.cancel()
+        await self.turn()
+
+    async def turn(self, recalled: set[str] | None = None) -> None:
+        """One turn of every lease, or of those of ``recalled`` tenants (and of leases that are not spent any more)."""
+        now_ns = self._clock.monotonic_ns()
+        found: dict[str, list[tuple[Path, Purse, Turn]]] = defaultdict(list)
+        for path in list(self._paths.values()):
+            mine = recalled is not None and (path.tenant in recalled or "" in recalled)
+            if mine:
+                path.near_until_ns = now_ns + int(self._bounds.near_s * NS)
+            for purse in path.purses():
+                if recalled is None or mine or purse.retired:
+                    found[path.tenant].append((path, purse, purse.turn(everything=mine)))
+            if not path.purses():
+                self._forget(path, now_ns)
+        gate = asyncio.Semaphore(self._bounds.turns_tenants_max)
+
+        async def one(tenant: str) -> None:
+            async with gate:
+                await self._turn(tenant, found[tenant])
+
+        await asyncio.gather(*map(one, found))
+
+    async def _turn(self, tenant: str, mine: Sequence[tuple[Path, Purse, Turn]]) -> None:
+        until_ns = self._until_ns()
+        try:
+            said = await self._store.turn(tenant, [turn for *_, turn in mine], self._bounds.ttl_s)
+            self._away = False
+        except StoreUnavailable as away:
+            if not self._away:
+                self._observe(StoreDegraded("leases", str(away), len(mine)))
+            self._away = True
+            for path, purse, _ in mine:  # nobody knows whether the store has heard of it
+                purse.ended = False
+                if path.purse is purse:
+                    path.retire()
+            return
+        answers = {answer.id: answer for answer in said}
+        for path, purse, _ in mine:
+            purse.turned(answers[purse.id], until_ns)
+            if purse.retired and path.purse is purse:
+                path.retire()
+            path.forget_ended()
+            if not purse.drawn:
+                path.want = max(self._bounds.share_min, path.want // 2)
+
+    async def _ask(self, op: Op, path: Path, hold: Hold, draft: Draft) -> bool:
+        """Sets ``hold`` aside with the store's help; whether directly. One asks for a lease, others wait for its answer."""
+        for _ in range(self._bounds.waits_max):
+            if path.asking is None or self._clock.monotonic_ns() < path.near_until_ns:
+                break
+            path.waiting += 1
+            try:
+                await asyncio.shield(path.asking)
+            finally:
+                path.waiting -= 1
+            if path.purse is not None and path.purse.draw(hold, self._clock.monotonic_ns()):
+                return False
+        now_ns = self._clock.monotonic_ns()
+        if now_ns < path.near_until_ns or path.asking is not None or not path.is_hot(now_ns, self._hot_ns):
+            return await self._ask_directly(op, path, hold, draft)
+        path.last_ns = now_ns
+        path.asking = asyncio.get_running_loop().create_future()
+        try:
+            return await self._ask_for_lease(op, path, hold, draft)
+        finally:
+            path.asking.set_result(None)
+            path.asking = None
+
+    async def _ask_for_lease(self, op: Op, path: Path, hold: Hold, draft: Draft) -> bool:
+        purse, ask, until_ns = self._asked(path, path.want + path.waiting)
+        estimate = hold.estimate
+        try:
+            given = await self._store.reserve_ahead(op, path.tenant, path.claims, estimate, draft, ask)
+        except BaseException as reason:  # even a cancel: others go on without a lease
+            self._is_near(path)
+            if not isinstance(reason, Refusal):
+                self._uncertain(path, purse)
+            raise
+        hold.standing = given.standing
+        if not given.share:
+            self._is_near(path)
+            return True
+        self._granted(path, purse, given.share, estimate, until_ns, given.standing)
+        if purse.draw(hold, 0):
+            return False
+        return await self._ask_directly(op, path, hold, draft)  # more tokens were used than estimated: it is in debt
+
+    async def _ask_directly(self, op: Op, path: Path, hold: Hold, draft: Draft) -> bool:
+        path.last_ns = self._clock.monotonic_ns()
+        hold.standing = (await self._store.reserve(op, path.tenant, path.claims, hold.estimate, draft)).standing
+        return True
+
+    def _refill(self, path: Path, estimate: Estimate) -> None:
+        """Asks for more before it runs out, behind."""
+        if self._clock.monotonic_ns() < path.near_until_ns:
+            return
+        path.refilling = True
+        task = asyncio.get_running_loop().create_task(self._refilled(path, estimate))
+        self._refills.add(task)
+        task.add_done_callback(self._refills.discard)
+
+    async def _refilled(self, path: Path, estimate: Estimate) -> None:
+        purse, ask, until_ns = self._asked(path, path.want)
+        op = Op.for_job(self._clock, self._observe)
+        try:
+            given = await self._store.refill(op, path.tenant, path.claims, estimate, ask)
+        except Refusal:
+            self._is_near(path)
+        except StoreUnavailable:
+            self._is_near(path)
+            self._uncertain(path, purse)
+        except asyncio.CancelledError:
+            self._uncertain(path, purse)
+            raise
+        else:
+            if given.share and not purse.retired:
+                self._granted(path, purse, given.share, estimate, until_ns, given.standing)
+            elif given.share:
+                self._uncertain(path, purse)
+            else:
+                self._is_near(path)
+        finally:
+            path.refilling = False
+
+    def _asked(self, path: Path, share: int) -> tuple[Purse, Ask, int]:
+        purse = path.purse
+        if purse is None or purse.retired:
+            path.retire()
+            purse = Purse(uuid7(self._clock.unix_ns()), path.claims)
+        share = min(share, self._bounds.share_max)
+        return purse, Ask(purse.id, share, self._workers(), self._bounds.ttl_s), self._until_ns()
+
+    def _granted(
+        self, path: Path, purse: Purse, share: int, estimate: Estimate, until_ns: int, standing: Standing
+    ) -> None:
+        purse.grant(share, estimate.amount_nano, estimate.tokens, until_ns, standing)
+        if path.purse is not purse:
+            path.retire()
+            path.purse = purse
+        path.want = min(path.want * 2, self._bounds.share_max)
+
+    def _is_near(self, path: Path) -> None:
+        path.near_until_ns = self._clock.monotonic_ns() + int(self._bounds.near_s * NS)
+        path.want = self._bounds.share_min
+
+    def _uncertain(self, path: Path, purse: Purse) -> None:
+        """The store may have added to the lease: it is spent no more, so that it is given back as a whole."""
+        if path.purse is purse:
+            path.retire()
+        elif purse not in path.draining:
+            purse.retired = True
+            path.draining.append(purse)
+
+    # ---------------------------------------------------------------------------------------- inside
+
+    async def _intend(self, op: Op, hold: Hold, draft: Draft) -> None:
+        left_s = (op.deadline_ns - self._clock.monotonic_ns()) / 1e9 if op.deadline_ns else 0.0
+        intent = Intent(hold, op.arrived_unix_ns, max(self._bounds.hold_s, left_s + 60.0), draft)
+        hold.intent = intent
+        try:
+            if self._strict():
+                await self.recorder.intended(intent)
+            else:
+                self.recorder.intend(intent)
+        except BaseException:  # also a cancel: nothing is sent for it, so nothing is held for it
+            intent.void = True
+            if hold.purse is not None:
+                hold.purse.undo(hold)
+            raise
+
+    def _path(self, tenant: str, claims: Sequence[Claim]) -> Path | None:
+        """The path of these claims; None when there are too many."""
+        known = claims if isinstance(claims, tuple) else tuple(claims)
+        path = self._paths.get((tenant, known))
+        if path is None:
+            if len(self._paths) >= self._bounds.paths_max:
+                return None
+            path = self._paths[(tenant, known)] = Path(tenant, known, self._bounds)
+        self._by_claims.pop(id(path.claims), None)
+        path.claims = known
+        self._by_claims[id(known)] = path
+        return path
+
+    def _forget(self, path: Path, now_ns: int) -> None:
+        idle_ns = now_ns - path.last_ns
+        if path.asking is None and not path.refilling and idle_ns > self._bounds.path_idle_s * NS:
+            self._paths.pop((path.tenant, path.claims), None)
+            self._by_claims.pop(id(path.claims), None)
+
+    def _until_ns(self) -> int:
+        """Asked before the store is: until when what it answers may be spent."""
+        return self._clock.monotonic_ns() + int((self._bounds.ttl_s - self._bounds.margin_s) * NS)
+
+
+def _sized(hold: Hold, amount_nano: int) -> Hold:
+    hold.estimate = structs.replace(hold.estimate, amount_nano=amount_nano)
+    return hold

@@ -1,0 +1,73 @@
+"""What a worker knows of one path: the levels that one kind of request counts against, and its leases there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from shipworthy.model.lease import Purse
+from shipworthy.model.ledger import Claim
+
+NS = 1_000_000_000
+
+
+class LeaseBounds(Struct, frozen=True):
+    """Every bound of a worker's leases."""
+
+    ttl_s: float = 10.0  # after which the store takes a lease that was not renewed for a dead worker's
+    margin_s: float = 2.0  # so much earlier the worker stops spending it
+    turn_s: float = 1.0  # how often leases are reported and renewed
+    hot_s: float = 1.0  # a path gets a lease when its last request is not longer ago
+    near_s: float = 0.25  # after a lease was not to be had: how long the path reserves directly before it asks again
+    share_min: int = 8  # requests a lease is asked for at first; doubled while it runs out within a turn
+    share_max: int = 4_096
+    paths_max: int = 10_000  # beyond, requests of further paths are reserved directly
+    path_idle_s: float = 60.0  # a path that was not used for so long is forgotten
+    hold_s: float = 900.0  # an intent's life; a request with a later deadline gets that and a minute
+    waits_max: int = 8  # how often a request waits for a lease that others used up
+    turns_tenants_max: int = 8  # tenants whose turns may be under way at once
+
+
+class Path:
+    """``purse`` is the lease that is spent now, ``draining`` are those whose last exchanges are under way."""
+
+    __slots__ = (
+        "asking", "bounded", "claims", "draining", "last_ns", "near_until_ns", "purse", "refilling", "tenant", "waiting",
+        "want",
+    )  # fmt: skip
+
+    def __init__(self, tenant: str, claims: Sequence[Claim], bounds: LeaseBounds) -> None:
+        self.tenant = tenant
+        self.claims = tuple(claims)
+        self.bounded = any(c.cap_nano >= 0 or c.requests_per_min or c.tokens_per_min or c.concurrent for c in claims)
+        self.purse: Purse | None = None
+        self.draining: list[Purse] = []
+        self.last_ns = 0
+        self.near_until_ns = 0
+        self.want = bounds.share_min
+        self.waiting = 0
+        self.asking: asyncio.Future[None] | None = None
+        self.refilling = False
+
+    def is_hot(self, now_ns: int, hot_ns: int) -> bool:
+        """Whether requests come fast enough for a lease to spare round trips."""
+        return bool(self.last_ns) and (now_ns - self.last_ns <= hot_ns or self.waiting > 0)
+
+    def retire(self) -> None:
+        """The lease is spent no more; the next request that needs one gets another."""
+        if self.purse is not None:
+            self.purse.retired = True
+            self.draining.append(self.purse)
+            self.purse = None
+
+    def purses(self) -> list[Purse]:
+        """All that is to be reported."""
+        return [*self.draining, self.purse] if self.purse is not None else list(self.draining)
+
+    def forget_ended(self) -> None:
+        """Leases that the store has ended are gone."""
+        if self.purse is not None and self.purse.ended:
+            self.purse = None
+        self.draining = [purse for purse in self.draining if not purse.ended]
