@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 from uuid import UUID
 
 from msgspec import Struct
 
 from shipworthy.model.alert import Alert, Delivery, Pace, Posted, Watch
+from shipworthy.model.books import Balance, Presumed, Used
 from shipworthy.model.chat import Dialect, Event, Events, Reply, Request
+from shipworthy.model.correction import Applied, Correction
 from shipworthy.model.errors import Refusal, ShipworthyError
 from shipworthy.model.exchange import Bodies, Exchange, Received, Row
 from shipworthy.model.guard import Screened
@@ -199,6 +201,7 @@ class Advance(Struct, frozen=True):
 
     share: int
     standing: Standing
+    certain: bool = True  # False: the answer to a first try was lost, which may have given a lease too
 
 
 class LeaseStore(Ledger, Protocol):
@@ -276,6 +279,10 @@ class Expired(Struct, frozen=True):
     exchanges: int = 0
     acts: int = 0
     months: tuple[str, ...] = ()
+
+
+SUSPENDED_S = 60.0
+"""So long a lease is suspended before its worker, of whose death nobody has told, is believed dead."""
 
 
 class Stray(Struct, frozen=True):
@@ -454,6 +461,40 @@ class Exchanges(Protocol):
         """Sums over one snapshot of the record; their total equals the rows to the nano-dollar."""
 
 
+CORRECTIONS_MAX = 10_000
+"""So many corrections are read at once, the oldest."""
+
+
+class Corrections(Protocol):
+    """What was found out later of what exchanges cost. ``scope`` as for Exchanges."""
+
+    async def of(self, scope: str, exchange_ids: Sequence[UUID]) -> Sequence[Correction]:
+        """The corrections of these exchanges, oldest first; at most CORRECTIONS_MAX. Raises StoreUnavailable."""
+
+    async def apply(self, correction: Correction, expected_nano: int | None, act: AdminAct) -> Applied:
+        """The correction, the counters that it moves and ``act`` together, or none of them.
+
+        ``expected_nano`` is what the caller believes that the exchange comes to before; None = whatever it does. What a
+        verdict other than *applied* names has changed nothing. Raises StoreUnavailable.
+        """
+
+
+class Books(Protocol):
+    """Reads that check the books, across tenants: each answer is of one moment. Whoever calls has recorded the read."""
+
+    async def balance(self, tenant: str, since: datetime | None, rows_since: datetime, limit: int) -> Balance:
+        """Every counter beside what is behind it, of one tenant ("" = all), in periods that end after ``since``.
+
+        Rows that arrived before ``rows_since`` may be gone by retention. Raises StoreUnavailable.
+        """
+
+    async def used(self, provider: str, first: date, last: date) -> Sequence[Used]:
+        """What was used of each upstream model of ``provider`` on each of these UTC days. Raises StoreUnavailable."""
+
+    async def presumed(self, first: date, last: date) -> Sequence[Presumed]:
+        """What is only presumed of those days: no provider is known of it. Raises StoreUnavailable."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
     """What the control plane works with: the admin API, the console and the command line share it."""
@@ -463,6 +504,8 @@ class ControlPlane:
     keys: KeyStore
     acts: AdminRecorder
     exchanges: Exchanges
+    corrections: Corrections
+    books: Books
     alerts: AlertLog
     pepper: bytes  # of service keys
     cookie_key: bytes  # 32 bytes; seals the console's session cookie
@@ -487,7 +530,7 @@ class Stages:
     screen: Callable[[Op, Grant, Request, Passages], Awaitable[Screened]]
     fit: Callable[[Op, Grant, Request, Prompt, Passages], Fitted]
     recall: Callable[[Op, Grant, Request, Fitted], Awaitable[Hit]]
-    route: Callable[[Op, Grant, Request, Fitted], Route]
+    route: Callable[[Op, Grant, Hold, Request, Fitted], Route]
     call: Callable[[Op, Route, Request, Fitted, Hold, list[Attempt]], Awaitable[Reply]]
     inspect: Callable[[Op, Grant, Event], Event]
     encode: Callable[[Op, Request, Event], bytes]

@@ -19,11 +19,13 @@ from shipworthy.model.ledger import Charge
 from shipworthy.model.money import PICO_PER_NANO, Basis, ChargeLine, Component
 from shipworthy.model.observation import Failed, Lifecycle, Swept
 from shipworthy.model.op import Op
-from shipworthy.ports import Entry, Expired, Orphan, Sweeper
+from shipworthy.ports import SUSPENDED_S, Entry, Expired, Orphan, Stray, Sweeper
 
 BATCH_MAX = 200
 ROUNDS_MAX = 50
 EXPIRE_MAX = 5_000
+STRAYS_MAX = 1_000
+FORGOTTEN_S = 900.0
 PRESUMED = "presumed"
 
 _BLANKS: dict[object, object] = {str: "", int: 0, bool: False}
@@ -36,6 +38,7 @@ async def sweep(op: Op, sweeper: Sweeper, dead_workers: Sequence[str] = ()) -> i
     Also makes the record's tables for the months to come.
     """
     await sweeper.prepare_partitions()
+    await sweeper.suspend([s for s in await sweeper.strays(dead_workers, STRAYS_MAX) if s.suspended_s is None])
     holds = charged_nano = 0
     for _ in range(ROUNDS_MAX):
         orphans = await sweeper.orphans(dead_workers, BATCH_MAX)
@@ -44,9 +47,26 @@ async def sweep(op: Op, sweeper: Sweeper, dead_workers: Sequence[str] = ()) -> i
         charged_nano += sum(row.charged_nano for row in settled)
         if len(orphans) < BATCH_MAX or not settled:
             break
+    strays = await sweeper.strays(dead_workers, STRAYS_MAX)
+    await sweeper.bury([stray for stray in strays if is_over(stray, dead_workers)])
     if holds:
         op.observe(Swept(holds, charged_nano))
     return holds
+
+
+def is_over(stray: Stray, dead_workers: Sequence[str]) -> bool:
+    """Whether what is left of a suspended lease may be spent again: nothing can still be charged to it.
+
+    A worker that lives and does not speak, for whatever reason, keeps its money for FORGOTTEN_S; then it is free, and what
+    it may still record is charged all the same.
+    """
+    if stray.suspended_s is None or not stray.settled:
+        return False
+    if stray.worker in dead_workers:
+        return stray.silent
+    if stray.suspended_s < SUSPENDED_S:
+        return False
+    return stray.silent or stray.ended or stray.suspended_s >= FORGOTTEN_S
 
 
 async def expire(op: Op, sweeper: Sweeper, retention_days: int, bodies_days: int) -> Expired:

@@ -73,7 +73,12 @@ class LeasedLedger:
             hold.standing = purse.stands()
             if purse.scarce and not path.refilling:
                 self._refill(path, estimate)
-        await self._intend(op, hold, draft)
+        try:
+            await self._intend(op, hold, draft)
+        except BaseException:  # also a cancel: nothing is sent for it, so nothing is held for it
+            if purse is not None:
+                purse.undo(hold)
+            raise
         return hold
 
     async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:
@@ -90,7 +95,10 @@ class LeasedLedger:
             except StoreUnavailable:
                 purse.retired = True  # nobody knows whether the store has added to it
                 raise
-        return _sized(hold, amount_nano)
+        _sized(hold, amount_nano)
+        if isinstance(hold.intent, Intent):
+            await self._intend(op, hold, hold.intent.draft)
+        return hold
 
     def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
         if hold.purse is not None and amount_nano < hold.estimate.amount_nano:
@@ -219,6 +227,8 @@ class LeasedLedger:
                 self._uncertain(path, purse)
             raise
         hold.standing = given.standing
+        if not given.certain:
+            self._uncertain(path, purse)
         if not given.share:
             self._is_near(path)
             return True
@@ -257,7 +267,7 @@ class LeasedLedger:
         else:
             if given.share and not purse.retired:
                 self._granted(path, purse, given.share, estimate, until_ns, given.standing)
-            elif given.share:
+            elif given.share or not given.certain:
                 self._uncertain(path, purse)
             else:
                 self._is_near(path)
@@ -297,6 +307,8 @@ class LeasedLedger:
 
     async def _intend(self, op: Op, hold: Hold, draft: Draft) -> None:
         left_s = (op.deadline_ns - self._clock.monotonic_ns()) / 1e9 if op.deadline_ns else 0.0
+        if isinstance(hold.intent, Intent):
+            hold.intent.void = True
         intent = Intent(hold, op.arrived_unix_ns, max(self._bounds.hold_s, left_s + 60.0), draft)
         hold.intent = intent
         try:
@@ -304,10 +316,8 @@ class LeasedLedger:
                 await self.recorder.intended(intent)
             else:
                 self.recorder.intend(intent)
-        except BaseException:  # also a cancel: nothing is sent for it, so nothing is held for it
+        except BaseException:  # also a cancel: nothing is sent for it
             intent.void = True
-            if hold.purse is not None:
-                hold.purse.undo(hold)
             raise
 
     def _path(self, tenant: str, claims: Sequence[Claim]) -> Path | None:

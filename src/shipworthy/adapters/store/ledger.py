@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from msgspec import Struct, json, structs
 from psycopg.rows import class_row
@@ -19,8 +20,10 @@ from shipworthy.adapters.store.blocks import blocks
 from shipworthy.adapters.store.pool import Connection, Store, StoreRole
 from shipworthy.adapters.store.rows import encode
 from shipworthy.model.errors import Refusal, StoreUnavailable
+from shipworthy.model.lease import Turn, Turned
 from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
 from shipworthy.model.op import Op
+from shipworthy.ports import Advance, Ask, Draft
 
 
 class LedgerBounds(Struct, frozen=True):
@@ -46,6 +49,8 @@ class Verdict(Struct, frozen=True):
     limit_tokens: int | None
     remaining_tokens: int | None
     reset_tokens_s: float | None
+    share: int = 0  # of a lease
+    again: bool = False  # it was asked before, and the answer was lost
 
     def standing(self) -> Standing:
         return Standing(
@@ -58,8 +63,19 @@ class Verdict(Struct, frozen=True):
         )
 
 
+class TurnVerdict(Verdict, frozen=True, kw_only=True):
+    """What the store answered to the turn of one lease; of the verdict only the standing."""
+
+    lease: UUID
+    gone: bool
+    second: int
+
+
+_NO_LEASE = Ask(lease_id=UUID(int=0), share=0, workers=1, ttl_s=0.0)
+
+
 class PostgresLedger:
-    """ports.Ledger. ``now`` None means the store's clock, which all workers share; tests hand in their own.
+    """ports.LeaseStore. ``now`` None means the store's clock, which all workers share; tests hand in their own.
 
     While ``strict`` says so a hold survives whatever crashes. Otherwise nobody waits for the disk: a crash of the store may
     forget the holds of its last 0.6 s, so that as much may be admitted beyond a cap; what they cost is still charged with
@@ -82,9 +98,62 @@ class PostgresLedger:
         self._waiting = 0
         self._sql = blocks("ledger")
 
-    async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, intent: bytes) -> Hold:
+    async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft) -> Hold:
         """Raises Refusal reserve.*, StoreUnavailable."""
-        asked = {
+        asked = self._asked(op, tenant, claims, estimate, draft(), _NO_LEASE)
+        verdict = await self._patiently("reserve_ahead", asked)
+        if verdict.reason is not None:
+            raise refusal(verdict)
+        return Hold(op.id, tenant, estimate, tuple(claims), verdict.standing())
+
+    async def reserve_ahead(
+        self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft, ask: Ask
+    ) -> Advance:
+        """Raises Refusal reserve.*, StoreUnavailable."""
+        verdict = await self._patiently("reserve_ahead", self._asked(op, tenant, claims, estimate, draft(), ask))
+        if verdict.reason is not None:
+            raise refusal(verdict)
+        return Advance(verdict.share, verdict.standing(), certain=not verdict.again)
+
+    async def refill(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, ask: Ask) -> Advance:
+        """Raises Refusal reserve.*, StoreUnavailable."""
+        asked = {**self._asked(op, tenant, claims, estimate, b"", ask), "id": None}
+        verdict = await self._ask("reserve_ahead", asked)
+        if verdict.reason is not None:
+            raise refusal(verdict)
+        return Advance(verdict.share, verdict.standing(), certain=not verdict.again)
+
+    async def top_up(self, op: Op, tenant: str, lease_id: UUID, more_nano: int) -> None:
+        """Raises Refusal reserve.budget_exhausted, StoreUnavailable."""
+        verdict = await self._patiently("top_up", {"tenant": tenant, "lease": lease_id, "more": more_nano})
+        if verdict.reason == "hold_gone":
+            raise StoreUnavailable(f"store.lease_gone: the lease {lease_id} was taken for a dead worker's")
+        if verdict.reason is not None:
+            raise refusal(verdict)
+
+    async def turn(self, tenant: str, turns: Sequence[Turn], ttl_s: float) -> Sequence[Turned]:
+        """Raises StoreUnavailable."""
+        now = self._now() if self._now else None
+        asked = {"tenant": tenant, "turns": encode(turns).decode(), "ttl_s": ttl_s, "now": now}
+        try:
+            async with self._store.connection(StoreRole.APP) as conn:  # said once: nothing must be given back twice
+                cursor = conn.cursor(row_factory=class_row(TurnVerdict))
+                answers = await (await cursor.execute(self._sql["turn"], asked)).fetchall()
+        except StoreUnavailable:
+            await self._store.discard_dead(StoreRole.APP)
+            raise
+        return [Turned(each.lease, each.gone, each.second, each.standing()) for each in answers]
+
+    def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
+        """A direct hold keeps what it has until it is settled."""
+
+    def leave(self, hold: Hold) -> None:
+        """The place of a direct hold is given back with its settlement."""
+
+    def _asked(
+        self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, intent: bytes, ask: Ask
+    ) -> dict[str, object]:
+        return {
             "tenant": tenant,
             "id": op.id,
             "arrived_unix_ns": op.arrived_unix_ns,
@@ -95,11 +164,12 @@ class PostgresLedger:
             "worker": self._worker,
             "expires_s": self._expires_s(op),
             "durable": self._strict(),
+            "lease": ask.lease_id,
+            "share": ask.share,
+            "workers": ask.workers,
+            "ttl_s": ask.ttl_s,
+            "direct": ask.direct,
         }
-        verdict = await self._patiently("reserve", asked)
-        if verdict.reason is not None:
-            raise refusal(verdict)
-        return Hold(op.id, tenant, estimate, tuple(claims), verdict.standing())
 
     async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:
         """Raises Refusal reserve.budget_exhausted (the old hold stays), StoreUnavailable."""
@@ -147,7 +217,7 @@ class PostgresLedger:
             await cursor.execute(statement, {**asked, "now": now, "again": again})
             verdict = await cursor.fetchone()
             assert verdict is not None, "a function that returns a row returned none"
-            return verdict
+            return structs.replace(verdict, again=True) if again else verdict
 
         return await self._store.ask(StoreRole.APP, question)
 

@@ -1,8 +1,9 @@
-"""The recorder: what ended is sealed, grouped and committed, by one writer a worker.
+"""The recorder: what ended is sealed, grouped and committed by one writer a worker; so is what is about to begin on a lease.
 
-``record`` returns when its entry is committed; ``enqueue`` returns at once. Both share one bounded queue and one writer
-thread, which takes what has gathered while the last batch was under way: under load batches grow by themselves. The thread
-keeps encoding, sealing and the store's answers off the event loop.
+``record`` and ``intended`` return when what they were given is committed; ``enqueue`` and ``intend`` return at once. All
+share one bounded queue and one writer thread, which takes what has gathered while the last batch was under way: under load
+batches grow by themselves. The thread keeps encoding, sealing and the store's answers off the event loop. An intent whose
+exchange ends before it was written is left out.
 
 What a caller was told is recorded stays recorded, whatever is killed: the answer comes after the commit. What is said twice
 because an answer was lost counts once (migration 0004). An entry whose caller gave up waiting stays in the queue and is
@@ -29,7 +30,7 @@ from shipworthy.adapters.store.vault import Vault
 from shipworthy.model.errors import ShipworthyError, StoreUnavailable
 from shipworthy.model.observation import Failed, StoreDegraded
 from shipworthy.model.op import Observe
-from shipworthy.ports import Entry
+from shipworthy.ports import Entry, Intent
 
 ENTRY_BYTES = 4_096  # of a row without its bodies, about
 
@@ -48,22 +49,29 @@ class RecorderBounds(Struct, frozen=True):
 
 
 class Item:
-    """An entry in the queue. ``waiter`` is None when nobody waits for its commit."""
+    """An entry or an intent in the queue. ``waiter`` is None when nobody waits for its commit."""
 
-    __slots__ = ("entry", "late", "size", "waiter")
+    __slots__ = ("late", "size", "waiter", "what")
 
-    def __init__(self, entry: Entry, waiter: asyncio.Future[None] | None) -> None:
-        self.entry = entry
+    def __init__(self, what: Entry | Intent, waiter: asyncio.Future[None] | None) -> None:
+        self.what = what
         self.waiter = waiter
         self.late = False
-        bodies = entry.bodies
+        bodies = what.bodies if isinstance(what, Entry) else None
         self.size = ENTRY_BYTES + (len(bodies.request) + len(bodies.reply) if bodies is not None else 0)
 
-    def final(self) -> Entry:
+    def entry(self) -> Entry | None:
+        """The entry as it is written; None of an intent."""
+        entry = self.what
+        if not isinstance(entry, Entry):
+            return None
         if not self.late:
-            return self.entry
-        row = self.entry.row
-        return structs.replace(self.entry, row=structs.replace(row, flags=(*row.flags, "record_late")))
+            return entry
+        return structs.replace(entry, row=structs.replace(entry.row, flags=(*entry.row.flags, "record_late")))
+
+    def intent(self) -> Intent | None:
+        """The intent, if it is one that still has to be written."""
+        return self.what if isinstance(self.what, Intent) and not self.what.void else None
 
 
 class PostgresRecorder:
@@ -76,10 +84,13 @@ class PostgresRecorder:
         observe: Observe,
         bounds: RecorderBounds | None = None,
         now: Callable[[], datetime] | None = None,
+        worker: str = "",
+        settled: Callable[[Entry], None] = lambda _: None,
     ) -> None:
         self._bounds = bounds or RecorderBounds()
         self._observe = observe
-        self._writer = BatchWriter(store.conninfo(StoreRole.RECORDER), vault, now)
+        self._settled = settled
+        self._writer = BatchWriter(store.conninfo(StoreRole.RECORDER), vault, now, worker)
         self._queue: deque[Item] = deque()
         self._bytes = 0  # of everything that is not committed yet
         self._awaited = 0  # entries in the queue that somebody waits for
@@ -90,8 +101,21 @@ class PostgresRecorder:
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     async def record(self, entry: Entry) -> None:
+        await self._committed(entry)
+
+    def enqueue(self, entry: Entry) -> None:
+        self._put(entry, None)
+        self._settled(entry)
+
+    async def intended(self, intent: Intent) -> None:
+        await self._committed(intent)
+
+    def intend(self, intent: Intent) -> None:
+        self._put(intent, None)
+
+    async def _committed(self, what: Entry | Intent) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        item = self._put(entry, waiter)
+        item = self._put(what, waiter)
         try:
             async with asyncio.timeout(self._bounds.record_s):
                 await waiter
@@ -99,9 +123,6 @@ class PostgresRecorder:
             item.late = True
             why = self._trouble or "store.slow: the store has not committed the record in time"
             raise StoreUnavailable(f"{why} (waited {self._bounds.record_s:g} s)") from None
-
-    def enqueue(self, entry: Entry) -> None:
-        self._put(entry, None)
 
     @property
     def waiting(self) -> int:
@@ -123,8 +144,8 @@ class PostgresRecorder:
 
     # ---------------------------------------------------------------------------------------- the queue
 
-    def _put(self, entry: Entry, waiter: asyncio.Future[None] | None) -> Item:
-        item = Item(entry, waiter)
+    def _put(self, what: Entry | Intent, waiter: asyncio.Future[None] | None) -> Item:
+        item = Item(what, waiter)
         with self._changed:
             if self._closing_at is not None:
                 raise StoreUnavailable("store.closed: the recorder is draining and takes nothing new")
@@ -133,6 +154,8 @@ class PostgresRecorder:
             full = self.waiting >= self._bounds.queue_entries_max
             if full or (self._bytes + item.size > self._bounds.queue_bytes_max and self.waiting):
                 raise StoreUnavailable(f"store.queue_full: {self.waiting} entries wait to be recorded; {self._trouble}")
+            if isinstance(what, Entry) and what.hold is not None and isinstance(what.hold.intent, Intent):
+                what.hold.intent.void = True
             self._queue.append(item)
             self._bytes += item.size
             self._awaited += waiter is not None
@@ -185,7 +208,7 @@ class PostgresRecorder:
         pause_ms = self._bounds.retry_ms_min
         while True:
             try:
-                self._writer.write([item.final() for item in batch])
+                self._write_once(batch)
             except (psycopg.Error, OSError, ShipworthyError) as error:
                 away = error if isinstance(error, StoreUnavailable) else unavailable(error)
                 if away is None:
@@ -203,16 +226,22 @@ class PostgresRecorder:
                 self._resolve(batch, None)
                 return True
 
+    def _write_once(self, batch: Sequence[Item]) -> None:
+        """Intents first: an exchange that has one in the same batch takes it away again."""
+        if intents := [intent for item in batch if (intent := item.intent()) is not None]:
+            self._writer.intend(intents)
+        if entries := [entry for item in batch if (entry := item.entry()) is not None]:
+            self._writer.write(entries)
+
     def _divide(self, batch: Sequence[Item], error: Exception) -> bool:
         """One bad entry fails the whole batch: halves are tried until it stands alone."""
         if len(batch) > 1:
             half = len(batch) // 2
             return self._write(batch[:half]) and self._write(batch[half:])
-        row = batch[0].entry.row
-        self._observe(Failed("recorder", f"{type(error).__name__}: {first_line(error)}", str(row.id), ""))
-        self._resolve(
-            batch, StoreUnavailable(f"store.refused: the row of {row.id} cannot be stored ({first_line(error)})")
-        )
+        what = batch[0].what
+        of = what.row.id if isinstance(what, Entry) else what.hold.id
+        self._observe(Failed("recorder", f"{type(error).__name__}: {first_line(error)}", str(of), ""))
+        self._resolve(batch, StoreUnavailable(f"store.refused: the row of {of} cannot be stored ({first_line(error)})"))
         return True
 
     def _degraded(self, away: StoreUnavailable, batch: int) -> None:
@@ -232,12 +261,15 @@ class PostgresRecorder:
                 self._changed.wait(until - now)
 
     def _resolve(self, batch: Sequence[Item], failed: StoreUnavailable | None) -> None:
-        waiters = [item.waiter for item in batch if item.waiter is not None]
-        if not waiters:
+        """Tells whoever waits; on their loop, and before them whoever settles."""
+        awaited = [(item.what, item.waiter) for item in batch if item.waiter is not None]
+        if not awaited:
             return
 
         def tell() -> None:
-            for waiter in waiters:
+            for what, waiter in awaited:
+                if failed is None and isinstance(what, Entry):
+                    self._settled(what)
                 if waiter.done():
                     continue
                 if failed is None:
@@ -246,4 +278,4 @@ class PostgresRecorder:
                     waiter.set_exception(failed)
 
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            waiters[0].get_loop().call_soon_threadsafe(tell)
+            awaited[0][1].get_loop().call_soon_threadsafe(tell)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import groupby
 from uuid import UUID
 
 import psycopg
@@ -23,7 +24,7 @@ from shipworthy.model.exchange import Row
 from shipworthy.model.ledger import Estimate, Hold, Standing
 from shipworthy.model.observation import Failed
 from shipworthy.model.op import Op
-from shipworthy.ports import Entry, Expired, Orphan
+from shipworthy.ports import SUSPENDED_S, Entry, Expired, Orphan, Stray
 
 MONTHS_AHEAD = 2
 TRIES_MAX = 3
@@ -42,10 +43,11 @@ class Found(Struct, frozen=True):
     tokens: int
     worker: str
     intent: bytes
+    lease_id: UUID | None
 
     def orphan(self) -> Orphan:
         estimate = Estimate(self.tokens, 0, self.amount_nano)
-        hold = Hold(self.id, self.tenant, estimate, claims_of(self.claims), Standing())
+        hold = Hold(self.id, self.tenant, estimate, claims_of(self.claims), Standing(), self.lease_id)
         return Orphan(hold, self.arrived_unix_ns, self.worker, self.intent)
 
 
@@ -70,13 +72,50 @@ class StoreSweeper:
         self._sql = blocks("sweep")
 
     async def orphans(self, dead_workers: Sequence[str], limit: int) -> Sequence[Orphan]:
-        asked = {"now": self._now() if self._now else None, "dead": list(dead_workers), "limit": limit}
+        asked = {
+            "now": self._now() if self._now else None,
+            "dead": list(dead_workers),
+            "limit": limit,
+            "grace_s": SUSPENDED_S,
+        }
 
         async def question(conn: Connection, _: bool) -> list[Found]:
             cursor = conn.cursor(row_factory=class_row(Found))
             return await (await cursor.execute(self._sql["orphans"], asked)).fetchall()
 
         return [found.orphan() for found in await self._store.ask(StoreRole.OPERATOR, question)]
+
+    async def strays(self, dead_workers: Sequence[str], limit: int) -> Sequence[Stray]:
+        asked = {"now": self._now() if self._now else None, "dead": list(dead_workers), "limit": limit}
+
+        async def question(conn: Connection, _: bool) -> list[Stray]:
+            cursor = conn.cursor(row_factory=class_row(Stray))
+            return await (await cursor.execute(self._sql["strays"], asked)).fetchall()
+
+        return await self._store.ask(StoreRole.OPERATOR, question)
+
+    async def suspend(self, strays: Sequence[Stray]) -> int:
+        return await self._each_tenant("suspend", strays)
+
+    async def bury(self, strays: Sequence[Stray]) -> int:
+        return await self._each_tenant("bury", strays)
+
+    async def _each_tenant(self, block: str, strays: Sequence[Stray]) -> int:
+        done = 0
+        for tenant, group in groupby(strays, key=lambda stray: stray.tenant):
+            asked = {
+                "tenant": tenant,
+                "leases": [stray.id for stray in group],
+                "now": self._now() if self._now else None,
+            }
+
+            async def question(conn: Connection, _: bool, asked: dict[str, object] = asked) -> TupleRow | None:
+                return await (await conn.execute(self._sql[block], asked)).fetchone()
+
+            answer = await self._store.ask(StoreRole.RECORDER, question)
+            assert answer is not None, "it returns a count"
+            done += int(answer[0])
+        return done
 
     async def presume(self, op: Op, entries: Sequence[Entry]) -> Sequence[Row]:
         if not entries:

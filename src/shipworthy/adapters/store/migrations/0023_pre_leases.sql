@@ -243,8 +243,8 @@ end $$;
 
 -- One request, and a lease for p_share like it where there is room: then `share` says for how many, this one included, and
 -- nothing else is reserved. Where there is room for no lease of two (free < 4 x workers x hold), share is 0 and this one
--- request is reserved directly; without p_direct it gets a lease for itself alone. p_again: the answer to a first try may have
--- been lost; a lease that nobody knows of is given back when it expires.
+-- request is reserved directly; without p_direct it gets a lease for itself alone. p_id null: there is no request yet, only a
+-- lease is wanted. p_again: the answer to a first try may have been lost; a lease that nobody knows of goes when it expires.
 create function reserve_ahead(
   p_tenant text, p_id uuid, p_arrived_unix_ns bigint, p_claims jsonb, p_amount bigint, p_tokens bigint, p_intent bytea,
   p_worker text, p_expires_s double precision, p_durable boolean, p_again boolean, p_now timestamptz,
@@ -305,8 +305,12 @@ begin
   if p_share > 0 and not p_again and (l.id is null or (l.suspended_at is null and not l.ended)) then
     share := share_of(v_claims, v_paces, p_tenant, p_amount, p_tokens, p_share, v_workers);
     if share < 2 then
-      share := case when p_direct then 0 else 1 end;
+      share := case when p_direct or p_id is null then 0 else 1 end;
     end if;
+  end if;
+  if share = 0 and p_id is null then
+    return next;
+    return;
   end if;
   if share = 0 and not p_durable then
     perform set_config('synchronous_commit', 'off', true);
@@ -390,6 +394,22 @@ create type turn as (
   ended         boolean
 );
 
+-- What leaves each lease by its turn. One that has ended keeps nothing but the money of rows that are under way: whatever else
+-- it still has, because an answer was lost, counts as used.
+create function moved(p_turns turn[], p_leases lease[])
+returns table (id uuid, claims jsonb, nano bigint, resumed bigint, used_requests int, used_tokens bigint, requests int,
+               tokens bigint, places int, over jsonb, ended boolean)
+language sql immutable as $$
+  select l.id, l.claims, least(t.back_nano, l.nano), case when l.suspended_at is null then 0 else l.nano end,
+         case when t.ended then greatest(t.used_requests, l.requests - t.back_requests) else t.used_requests end,
+         case when t.ended then greatest(t.used_tokens, l.tokens - t.back_tokens) else t.used_tokens end,
+         case when t.ended then l.requests else least(l.requests, t.used_requests + t.back_requests) end,
+         case when t.ended then l.tokens else greatest(0, least(l.tokens, t.used_tokens + t.back_tokens)) end,
+         case when t.ended then l.places else least(l.places, t.back_places) end,
+         t.over, t.ended
+  from unnest(p_leases) l join unnest(p_turns) t on t.id = l.id
+$$;
+
 -- What a worker reports of its leases, and their renewal. gone: the lease was taken for dead and is settled; its worker spends
 -- it no more.
 create function turn(p_tenant text, p_turns jsonb, p_ttl_s double precision, p_now timestamptz)
@@ -410,11 +430,9 @@ begin
                     order by l.id for update);
   for r in
     select c.key collate "C" as key, c.period collate "C" as period, c.period_start,
-           sum(least(t.back_nano, l.nano)) as back,
-           sum(case when l.suspended_at is null then 0 else l.nano end) as resumed
-    from unnest(v_leases) l join unnest(v_turns) t on t.id = l.id
-    cross join jsonb_populate_recordset(null::claim, l.claims) c
-    where c.cap >= 0 and (t.back_nano > 0 or l.suspended_at is not null)
+           sum(m.nano) as back, sum(m.resumed) as resumed
+    from moved(v_turns, v_leases) m cross join jsonb_populate_recordset(null::claim, m.claims) c
+    where c.cap >= 0 and (m.nano > 0 or m.resumed > 0)
     group by 1, 2, 3 order by 1, 2, 3
   loop
     update counter n
@@ -423,12 +441,10 @@ begin
   end loop;
   second := floor(extract(epoch from coalesce(p_now, clock_timestamp())));
   for r in
-    select c.key collate "C" as key, sum(t.used_requests)::int as used_requests, sum(t.used_tokens)::bigint as used_tokens,
-           sum(least(l.requests, t.used_requests + t.back_requests))::int as requests,
-           sum(least(l.tokens, t.used_tokens + t.back_tokens))::bigint as tokens,
-           sum(least(l.places, t.back_places))::int as places, jsonb_agg(t.over) as over
-    from unnest(v_leases) l join unnest(v_turns) t on t.id = l.id
-    cross join jsonb_populate_recordset(null::claim, l.claims) c
+    select c.key collate "C" as key, sum(m.used_requests)::int as used_requests, sum(m.used_tokens)::bigint as used_tokens,
+           sum(m.requests)::int as requests, sum(m.tokens)::bigint as tokens, sum(m.places)::int as places,
+           jsonb_agg(m.over) as over
+    from moved(v_turns, v_leases) m cross join jsonb_populate_recordset(null::claim, m.claims) c
     where has_limits(c)
     group by 1 order by 1
   loop
@@ -449,11 +465,10 @@ begin
     perform keep_pace(p);
   end loop;
   update lease l
-  set nano = l.nano - least(t.back_nano, l.nano), requests = l.requests - least(l.requests, t.used_requests + t.back_requests),
-      tokens = l.tokens - least(l.tokens, t.used_tokens + t.back_tokens), places = l.places - least(l.places, t.back_places),
-      recalled = false, suspended_at = null, ended = t.ended, expires_at = v_expiry
-  from unnest(v_turns) t
-  where l.tenant = p_tenant and l.id = t.id;
+  set nano = l.nano - m.nano, requests = l.requests - m.requests, tokens = l.tokens - m.tokens, places = l.places - m.places,
+      recalled = false, suspended_at = null, ended = m.ended, expires_at = v_expiry
+  from moved(v_turns, v_leases) m
+  where l.tenant = p_tenant and l.id = m.id;
   delete from lease l using unnest(v_turns) t where l.tenant = p_tenant and l.id = t.id and l.ended and l.nano = 0;
   for r in select t.id, l.claims, l.id as known from unnest(v_turns) t left join unnest(v_leases) l on l.id = t.id loop
     lease := r.id;
@@ -469,20 +484,21 @@ end $$;
 
 -- ------------------------------------------------------------------------------------------------ the dead
 
--- Intents of leased exchanges, as many as have gathered; what is said twice stands once.
+-- Intents of leased exchanges, as many as have gathered; what is said twice stands once, at its highest.
 create function intend(
   p_tenant text, p_ids uuid[], p_arrived bigint[], p_claims jsonb[], p_amounts bigint[], p_tokens bigint[], p_leases uuid[],
-  p_workers text[], p_expires_s double precision[], p_intents bytea[], p_now timestamptz
+  p_worker text, p_expires_s double precision[], p_intents bytea[], p_now timestamptz
 ) returns void
 language plpgsql as $$
 begin
   perform set_config('app.tenant', p_tenant, true);
   insert into hold (tenant, id, arrived_unix_ns, claims, amount_nano, tokens, paced_s, worker, expires_at, intent, lease_id)
-  select p_tenant, i.id, i.arrived, i.claims, i.amount, i.tokens, 0, i.worker,
+  select p_tenant, i.id, i.arrived, i.claims, i.amount, i.tokens, 0, p_worker,
          coalesce(p_now, clock_timestamp()) + make_interval(secs => i.expires_s), i.intent, i.lease
-  from unnest(p_ids, p_arrived, p_claims, p_amounts, p_tokens, p_leases, p_workers, p_expires_s, p_intents)
-    as i(id, arrived, claims, amount, tokens, lease, worker, expires_s, intent)
-  on conflict do nothing;
+  from unnest(p_ids, p_arrived, p_claims, p_amounts, p_tokens, p_leases, p_expires_s, p_intents)
+    as i(id, arrived, claims, amount, tokens, lease, expires_s, intent)
+  on conflict (tenant, id) do update set amount_nano = greatest(hold.amount_nano, excluded.amount_nano)
+  where hold.lease_id is not distinct from excluded.lease_id;
 end $$;
 
 -- The number of the advisory lock that a worker's writer holds, shared, for as long as its connection lives.
@@ -557,9 +573,9 @@ begin
   return cardinality(v_leases);
 end $$;
 
-revoke execute on function reserve_ahead, top_up, turn(text, jsonb, double precision, timestamptz), recall, share_of, intend,
-  suspend, bury, is_silent from public;
-grant execute on function reserve_ahead, top_up, turn(text, jsonb, double precision, timestamptz), recall, share_of
+revoke execute on function reserve_ahead, top_up, turn(text, jsonb, double precision, timestamptz), recall, share_of, moved,
+  intend, suspend, bury, is_silent from public;
+grant execute on function reserve_ahead, top_up, turn(text, jsonb, double precision, timestamptz), recall, share_of, moved
   to shipworthy_app;
 grant execute on function intend, suspend, bury to shipworthy_recorder;
 grant execute on function is_silent to shipworthy_operator;

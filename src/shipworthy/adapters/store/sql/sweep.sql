@@ -1,12 +1,45 @@
 -- Run as shipworthy_operator: the one reader across tenants. Settlement itself is the recorder's (recorder.sql).
 
--- name: orphans — holds that nobody will settle
-select tenant, id, arrived_unix_ns, claims::text, amount_nano, tokens, worker, intent from hold
-where expires_at < coalesce(%(now)s::timestamptz, clock_timestamp()) or worker = any(%(dead)s::text[])
+-- name: orphans — holds that nobody will settle; of leased exchanges those whose worker is silent, and gone as far as is known
+with found as materialized (
+  select h.*, coalesce(l.suspended_at, 'infinity') as suspended_at from hold h
+  left join lease l on l.tenant = h.tenant and l.id = h.lease_id
+  where h.expires_at < coalesce(%(now)s::timestamptz, clock_timestamp()) or h.worker = any(%(dead)s::text[])
+     or (h.lease_id is not null and (l.id is null or l.suspended_at is not null))
+), silent as materialized (
+  select f.worker from (select distinct f.worker from found f where f.lease_id is not null) f where is_silent(f.worker)
+)
+select tenant, id, arrived_unix_ns, claims::text, amount_nano, tokens, worker, intent, lease_id from found f
+where f.lease_id is null
+   or (f.worker in (select s.worker from silent s)
+       and (f.worker = any(%(dead)s::text[])
+            or f.suspended_at < coalesce(%(now)s::timestamptz, clock_timestamp()) - make_interval(secs => %(grace_s)s)
+            or f.expires_at < coalesce(%(now)s::timestamptz, clock_timestamp())))
 order by tenant, id limit %(limit)s;
 
--- name: holders — whose holds there are
-select distinct worker from hold order by worker limit %(limit)s;
+-- name: strays — leases past their expiry, or of a worker that is dead
+with found as materialized (
+  select l.* from lease l
+  where l.expires_at < coalesce(%(now)s::timestamptz, clock_timestamp()) or l.worker = any(%(dead)s::text[])
+     or l.suspended_at is not null
+  order by l.tenant, l.id limit %(limit)s
+), silent as materialized (
+  select f.worker from (select distinct f.worker from found f) f where is_silent(f.worker)
+)
+select f.tenant, f.id, f.worker,
+       extract(epoch from coalesce(%(now)s::timestamptz, clock_timestamp()) - f.suspended_at)::float8 as suspended_s, f.ended,
+       not exists (select from hold h where h.tenant = f.tenant and h.lease_id = f.id) as settled,
+       f.worker in (select s.worker from silent s) as silent
+from found f order by f.tenant, f.id;
+
+-- name: suspend — as the recorder
+select suspend(%(tenant)s, %(leases)s::uuid[], %(now)s::timestamptz);
+
+-- name: bury — as the recorder
+select bury(%(tenant)s, %(leases)s::uuid[], %(now)s::timestamptz);
+
+-- name: holders — whose holds and leases there are
+select worker from hold union select worker from lease order by worker limit %(limit)s;
 
 -- name: expire — what is past its retention, a bounded number of rows and every whole month
 select bodies, exchanges, acts, months from expire(%(rows_before)s, %(bodies_before)s, %(limit)s::int);
