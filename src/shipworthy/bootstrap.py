@@ -25,6 +25,8 @@ from shipworthy.adapters.providers.reach import ModelServer as ModelServer
 from shipworthy.adapters.providers.reach import Reach
 from shipworthy.adapters.store.acts import StoreActs
 from shipworthy.adapters.store.assertions import assert_store
+from shipworthy.adapters.store.books import StoreBooks
+from shipworthy.adapters.store.corrections import StoreCorrections
 from shipworthy.adapters.store.exchanges import StoreExchanges
 from shipworthy.adapters.store.key_cache import KeyCache
 from shipworthy.adapters.store.keyring import Keyring, open_keyring
@@ -295,6 +297,8 @@ class Control:
             keys=ground.keys,
             acts=StoreActs(ground.store),
             exchanges=StoreExchanges(ground.store, vault),
+            corrections=StoreCorrections(ground.store),
+            books=StoreBooks(ground.store),
             pepper=ground.keyring.pepper,
             cookie_key=ground.keyring.cookie_key,
             clock=ground.clock,

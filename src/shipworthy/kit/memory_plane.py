@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
+from shipworthy.kit.memory_books import MemoryBooks, MemoryCorrections
 from shipworthy.kit.memory_keys import MemoryKeys
 from shipworthy.kit.memory_record import MemoryActs, MemoryExchanges
 from shipworthy.model.errors import Refusal
@@ -32,6 +33,8 @@ class MemoryPlane(Struct, frozen=True):
 
     plane: ControlPlane
     exchanges: MemoryExchanges
+    corrections: MemoryCorrections
+    books: MemoryBooks
     acts: MemoryActs
     keys: MemoryKeys
     seen: list[Observation]
@@ -41,6 +44,8 @@ def memory_plane(*rows: Row, clock: Clock | None = None) -> MemoryPlane:
     """The plane over ``rows``; ``TOKENS`` are the credentials that it knows."""
     acts, exchanges, seen = MemoryActs(), MemoryExchanges(*rows), list[Observation]()
     keys = MemoryKeys(acts)
+    corrections = MemoryCorrections(exchanges, acts)
+    books = MemoryBooks(exchanges, corrections)
     snapshot = a_snapshot()
 
     async def identify(op: Op, credentials: Credentials) -> Principal:
@@ -57,12 +62,14 @@ def memory_plane(*rows: Row, clock: Clock | None = None) -> MemoryPlane:
         keys=keys,
         acts=acts,
         exchanges=exchanges,
+        corrections=corrections,
+        books=books,
         pepper=b"p" * 32,
         cookie_key=b"c" * 32,
         clock=clock or SystemClock(),
         observe=seen.append,
     )
-    return MemoryPlane(plane, exchanges, acts, keys, seen)
+    return MemoryPlane(plane, exchanges, corrections, books, acts, keys, seen)
 
 
 def a_snapshot() -> Snapshot:
