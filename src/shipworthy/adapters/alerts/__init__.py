@@ -1,0 +1,1 @@
+"""Where budget alerts are posted."""
