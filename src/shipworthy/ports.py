@@ -6,7 +6,7 @@ A port names what the inside needs from the outside, in model nouns. Adapters kn
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
@@ -23,13 +23,15 @@ from shipworthy.model.exchange import Bodies, Exchange, Received, Row
 from shipworthy.model.guard import Screened
 from shipworthy.model.identity import Credentials, Grant, Principal
 from shipworthy.model.knowledge import Passages
-from shipworthy.model.lease import Turn, Turned
+from shipworthy.model.lease import Share, Turn, Turned
 from shipworthy.model.ledger import Charge, Claim, Estimate, Hold, Standing
 from shipworthy.model.op import Clock, Observe, Op
-from shipworthy.model.policy import Snapshot
+from shipworthy.model.pause import Pause, PauseAsked, Placed
+from shipworthy.model.policy import Runaway, Snapshot
 from shipworthy.model.prompt import Fitted, Hit, Prompt
 from shipworthy.model.reading import CostAsked, CostLine, Page, Place, Wanted
 from shipworthy.model.route import Attempt, Model, Route
+from shipworthy.model.runaway import Normal, Spender, Suspect
 
 # ---------------------------------------------------------------------------------------------- the edge
 
@@ -187,19 +189,22 @@ class Ledger(Protocol):
 
 
 class Ask(Struct, frozen=True):
-    """A lease that is wanted beside a reservation: for how many requests like it, by how many workers at least."""
+    """A lease that is wanted beside a reservation, or more for one: what is wished for, shared by so many workers at least."""
 
     lease_id: UUID
-    share: int
+    wish: Share
     workers: int
     ttl_s: float
     direct: bool = True  # where there is room for no lease: reserve directly; else a lease for this one request alone
 
 
 class Advance(Struct, frozen=True):
-    """A reservation's answer: either ``share`` requests' worth was added to the lease, or this one is held directly."""
+    """A reservation's answer: what the lease was given, from which the request is to be drawn; None = it is held directly.
 
-    share: int
+    The share may be less than the wish, in each respect; it covers the request, and one more like it unless not ``direct``.
+    """
+
+    given: Share | None
     standing: Standing
     certain: bool = True  # False: the answer to a first try was lost, which may have given a lease too
 
@@ -212,7 +217,7 @@ class LeaseStore(Ledger, Protocol):
     ) -> Advance: ...
 
     async def refill(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, ask: Ask) -> Advance:
-        """More for a lease, ahead of need; share 0 = there is no room. Raises Refusal, StoreUnavailable."""
+        """More for a lease, ahead of need; given None = there is no room. Raises Refusal, StoreUnavailable."""
 
     async def top_up(self, op: Op, tenant: str, lease_id: UUID, more_nano: int) -> None:
         """More money for one hold of a lease. Raises Refusal reserve.budget_exhausted, StoreUnavailable."""
@@ -495,6 +500,46 @@ class Books(Protocol):
         """What is only presumed of those days: no provider is known of it. Raises StoreUnavailable."""
 
 
+class PauseStore(Protocol):
+    """Sessions and principals that are refused until an administrator releases them; each change with its act."""
+
+    async def pause(self, asked: PauseAsked, act: AdminAct) -> Placed:
+        """``act`` is recorded only with a pause that is new. Every worker refuses within a second. Raises StoreUnavailable."""
+
+    async def active(self, scope: str) -> Sequence[Pause]:
+        """Those that stand, newest first; ``scope`` as for Exchanges. Raises StoreUnavailable."""
+
+    async def release(self, tenant: str, pause_id: UUID, because: str, act: AdminAct) -> Pause | None:
+        """The pause as it ended; None = it stands no more, and nothing is recorded. Raises StoreUnavailable."""
+
+
+class Folded(Struct, frozen=True):
+    """``ours`` False: another control plane is at it. ``behind``: there is more to fold before anyone can be judged."""
+
+    ours: bool
+    behind: bool = False
+
+
+class SpendWatch(Protocol):
+    """Who spends how much, from the committed record, across tenants: those that have a rule."""
+
+    async def fold(self, rules: Mapping[str, Runaway]) -> Folded:
+        """Adds a bounded stretch of the record to the sums, exactly once. Raises StoreUnavailable."""
+
+    async def suspects(self, rules: Mapping[str, Runaway]) -> Sequence[Suspect]:
+        """Who spent more than the least in the running window; a tenant's sessions before its principals, the dearest first.
+
+        What pauses have to do with is left out: what those who are paused spent, and what was spent before a release.
+        Raises StoreUnavailable.
+        """
+
+    async def normals(self, op: Op, rules: Mapping[str, Runaway], whose: Set[Spender]) -> Mapping[Spender, Normal]:
+        """The normal of each, at most a minute old. Raises StoreUnavailable."""
+
+    async def forget(self) -> None:
+        """Clears away what no rule needs any more. Raises StoreUnavailable."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
     """What the control plane works with: the admin API, the console and the command line share it."""
@@ -504,6 +549,7 @@ class ControlPlane:
     keys: KeyStore
     acts: AdminRecorder
     exchanges: Exchanges
+    pauses: PauseStore
     corrections: Corrections
     books: Books
     alerts: AlertLog

@@ -18,6 +18,15 @@ REPORTED = -1
 """The slot of a hold whose turn is under way: the store has not said its second yet."""
 
 
+class Share(Struct, frozen=True):
+    """An amount of each thing that a lease can hold. What no level of the path limits is 0."""
+
+    nano: int
+    requests: int
+    tokens: int
+    places: int
+
+
 class Turn(Struct, frozen=True):
     """What a worker reports of one lease since the last turn; the store renews the lease, or ends it."""
 
@@ -74,12 +83,22 @@ class Purse:
         self._owed_nano = self._spent_nano = 0
         self._low_nano = self._low_requests = self._low_tokens = self._low_places = 0
 
-    def grant(self, share: int, amount_nano: int, tokens: int, until_ns: int, standing: Standing) -> None:
-        """The store set aside ``share`` requests of this size."""
-        self.nano += share * amount_nano if self.budgeted else 0
-        self.requests += share
-        self.tokens += share * tokens
-        self.places += share
+    def wish(self, requests: int, amount_nano: int, tokens: int, waiting: int) -> Share:
+        """What is missing for ``requests`` like this one, ``waiting`` of which want to begin now."""
+        places = min(requests, waiting + 1 + self.in_flight)
+        return Share(
+            max(0, requests * amount_nano - self.nano) if self.budgeted else 0,
+            max(0, requests - self.requests) if self._paces_requests else 0,
+            max(0, requests * tokens - self.tokens) if self._paces_tokens else 0,
+            max(0, places - self.places) if self._paces_places else 0,
+        )
+
+    def grant(self, given: Share, until_ns: int, standing: Standing) -> None:
+        """The store set it aside."""
+        self.nano += given.nano
+        self.requests += given.requests
+        self.tokens += given.tokens
+        self.places += given.places
         self.until_ns = until_ns
         self.standing = standing
         self.refill_nano = self.nano // 2

@@ -15,7 +15,7 @@ from msgspec import structs
 from shipworthy.adapters.leasing.path import NS, LeaseBounds, Path
 from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.exchange import Outcome
-from shipworthy.model.lease import Purse, Turn
+from shipworthy.model.lease import Purse, Share, Turn
 from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
 from shipworthy.model.observation import StoreDegraded
 from shipworthy.model.op import Clock, Observe, Op, uuid7
@@ -159,6 +159,7 @@ class LeasedLedger:
                 path.near_until_ns = now_ns + int(self._bounds.near_s * NS)
             for purse in path.purses():
                 if recalled is None or mine or purse.retired:
+                    path.drawn = purse.drawn
                     found[path.tenant].append((path, purse, purse.turn(everything=mine)))
             if not path.purses():
                 self._forget(path, now_ns)
@@ -190,8 +191,6 @@ class LeasedLedger:
             if purse.retired and path.purse is purse:
                 path.retire()
             path.forget_ended()
-            if not purse.drawn:
-                path.want = max(self._bounds.share_min, path.want // 2)
 
     async def _ask(self, op: Op, path: Path, hold: Hold, draft: Draft) -> bool:
         """Sets ``hold`` aside with the store's help; whether directly. One asks for a lease, others wait for its answer."""
@@ -217,8 +216,8 @@ class LeasedLedger:
             path.asking = None
 
     async def _ask_for_lease(self, op: Op, path: Path, hold: Hold, draft: Draft) -> bool:
-        purse, ask, until_ns = self._asked(path, path.want + path.waiting)
         estimate = hold.estimate
+        purse, ask, until_ns = self._asked(path, estimate)
         try:
             given = await self._store.reserve_ahead(op, path.tenant, path.claims, estimate, draft, ask)
         except BaseException as reason:  # even a cancel: others go on without a lease
@@ -229,10 +228,10 @@ class LeasedLedger:
         hold.standing = given.standing
         if not given.certain:
             self._uncertain(path, purse)
-        if not given.share:
+        if given.given is None:
             self._is_near(path)
             return True
-        self._granted(path, purse, given.share, estimate, until_ns, given.standing)
+        self._granted(path, purse, given.given, until_ns, given.standing)
         if purse.draw(hold, 0):
             return False
         return await self._ask_directly(op, path, hold, draft)  # more tokens were used than estimated: it is in debt
@@ -252,7 +251,7 @@ class LeasedLedger:
         task.add_done_callback(self._refills.discard)
 
     async def _refilled(self, path: Path, estimate: Estimate) -> None:
-        purse, ask, until_ns = self._asked(path, path.want)
+        purse, ask, until_ns = self._asked(path, estimate)
         op = Op.for_job(self._clock, self._observe)
         try:
             given = await self._store.refill(op, path.tenant, path.claims, estimate, ask)
@@ -265,35 +264,33 @@ class LeasedLedger:
             self._uncertain(path, purse)
             raise
         else:
-            if given.share and not purse.retired:
-                self._granted(path, purse, given.share, estimate, until_ns, given.standing)
-            elif given.share or not given.certain:
+            if given.given is not None and not purse.retired:
+                self._granted(path, purse, given.given, until_ns, given.standing)
+            elif given.given is not None or not given.certain:
                 self._uncertain(path, purse)
             else:
                 self._is_near(path)
         finally:
             path.refilling = False
 
-    def _asked(self, path: Path, share: int) -> tuple[Purse, Ask, int]:
+    def _asked(self, path: Path, estimate: Estimate) -> tuple[Purse, Ask, int]:
+        """The lease to ask for, or to ask more for, sized by what the path lately used in a turn."""
         purse = path.purse
         if purse is None or purse.retired:
             path.retire()
             purse = Purse(uuid7(self._clock.unix_ns()), path.claims)
-        share = min(share, self._bounds.share_max)
-        return purse, Ask(purse.id, share, self._workers(), self._bounds.ttl_s), self._until_ns()
+        requests = min(self._bounds.share_min + path.waiting + 2 * path.pace(), self._bounds.share_max)
+        wish = purse.wish(requests, estimate.amount_nano, estimate.tokens, path.waiting)
+        return purse, Ask(purse.id, wish, self._workers(), self._bounds.ttl_s), self._until_ns()
 
-    def _granted(
-        self, path: Path, purse: Purse, share: int, estimate: Estimate, until_ns: int, standing: Standing
-    ) -> None:
-        purse.grant(share, estimate.amount_nano, estimate.tokens, until_ns, standing)
+    def _granted(self, path: Path, purse: Purse, given: Share, until_ns: int, standing: Standing) -> None:
+        purse.grant(given, until_ns, standing)
         if path.purse is not purse:
             path.retire()
             path.purse = purse
-        path.want = min(path.want * 2, self._bounds.share_max)
 
     def _is_near(self, path: Path) -> None:
         path.near_until_ns = self._clock.monotonic_ns() + int(self._bounds.near_s * NS)
-        path.want = self._bounds.share_min
 
     def _uncertain(self, path: Path, purse: Purse) -> None:
         """The store may have added to the lease: it is spent no more, so that it is given back as a whole."""
@@ -327,7 +324,7 @@ class LeasedLedger:
         if path is None:
             if len(self._paths) >= self._bounds.paths_max:
                 return None
-            path = self._paths[(tenant, known)] = Path(tenant, known, self._bounds)
+            path = self._paths[(tenant, known)] = Path(tenant, known)
         self._by_claims.pop(id(path.claims), None)
         path.claims = known
         self._by_claims[id(known)] = path

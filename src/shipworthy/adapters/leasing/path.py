@@ -21,7 +21,7 @@ class LeaseBounds(Struct, frozen=True):
     turn_s: float = 1.0  # how often leases are reported and renewed
     hot_s: float = 1.0  # a path gets a lease when its last request is not longer ago
     near_s: float = 0.25  # after a lease was not to be had: how long the path reserves directly before it asks again
-    share_min: int = 8  # requests a lease is asked for at first; doubled while it runs out within a turn
+    share_min: int = 8  # requests a lease is asked for at first; later two turns' worth as well
     share_max: int = 4_096
     paths_max: int = 10_000  # beyond, requests of further paths are reserved directly
     path_idle_s: float = 60.0  # a path that was not used for so long is forgotten
@@ -34,11 +34,11 @@ class Path:
     """``purse`` is the lease that is spent now, ``draining`` are those whose last exchanges are under way."""
 
     __slots__ = (
-        "asking", "bounded", "claims", "draining", "last_ns", "near_until_ns", "purse", "refilling", "tenant", "waiting",
-        "want",
+        "asking", "bounded", "claims", "draining", "drawn", "last_ns", "near_until_ns", "purse", "refilling", "tenant",
+        "waiting",
     )  # fmt: skip
 
-    def __init__(self, tenant: str, claims: Sequence[Claim], bounds: LeaseBounds) -> None:
+    def __init__(self, tenant: str, claims: Sequence[Claim]) -> None:
         self.tenant = tenant
         self.claims = tuple(claims)
         self.bounded = any(c.cap_nano >= 0 or c.requests_per_min or c.tokens_per_min or c.concurrent for c in claims)
@@ -46,7 +46,7 @@ class Path:
         self.draining: list[Purse] = []
         self.last_ns = 0
         self.near_until_ns = 0
-        self.want = bounds.share_min
+        self.drawn = 0  # requests in the turn before this one
         self.waiting = 0
         self.asking: asyncio.Future[None] | None = None
         self.refilling = False
@@ -54,6 +54,10 @@ class Path:
     def is_hot(self, now_ns: int, hot_ns: int) -> bool:
         """Whether requests come fast enough for a lease to spare round trips."""
         return bool(self.last_ns) and (now_ns - self.last_ns <= hot_ns or self.waiting > 0)
+
+    def pace(self) -> int:
+        """Requests a turn, lately."""
+        return max(self.drawn, self.purse.drawn if self.purse is not None else 0)
 
     def retire(self) -> None:
         """The lease is spent no more; the next request that needs one gets another."""

@@ -20,7 +20,7 @@ from shipworthy.adapters.store.blocks import blocks
 from shipworthy.adapters.store.pool import Connection, Store, StoreRole
 from shipworthy.adapters.store.rows import encode
 from shipworthy.model.errors import Refusal, StoreUnavailable
-from shipworthy.model.lease import Turn, Turned
+from shipworthy.model.lease import Share, Turn, Turned
 from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
 from shipworthy.model.op import Op
 from shipworthy.ports import Advance, Ask, Draft
@@ -49,8 +49,16 @@ class Verdict(Struct, frozen=True):
     limit_tokens: int | None
     remaining_tokens: int | None
     reset_tokens_s: float | None
-    share: int = 0  # of a lease
+    granted: bool = False  # a lease
+    nano: int | None = None
+    requests: int | None = None
+    tokens: int | None = None
+    places: int | None = None
     again: bool = False  # it was asked before, and the answer was lost
+
+    def advance(self) -> Advance:
+        given = Share(self.nano or 0, self.requests or 0, self.tokens or 0, self.places or 0) if self.granted else None
+        return Advance(given, self.standing(), certain=not self.again)
 
     def standing(self) -> Standing:
         return Standing(
@@ -69,9 +77,6 @@ class TurnVerdict(Verdict, frozen=True, kw_only=True):
     lease: UUID
     gone: bool
     second: int
-
-
-_NO_LEASE = Ask(lease_id=UUID(int=0), share=0, workers=1, ttl_s=0.0)
 
 
 class PostgresLedger:
@@ -100,7 +105,7 @@ class PostgresLedger:
 
     async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft) -> Hold:
         """Raises Refusal reserve.*, StoreUnavailable."""
-        asked = self._asked(op, tenant, claims, estimate, draft(), _NO_LEASE)
+        asked = self._asked(op, tenant, claims, estimate, draft(), None)
         verdict = await self._patiently("reserve_ahead", asked)
         if verdict.reason is not None:
             raise refusal(verdict)
@@ -113,7 +118,7 @@ class PostgresLedger:
         verdict = await self._patiently("reserve_ahead", self._asked(op, tenant, claims, estimate, draft(), ask))
         if verdict.reason is not None:
             raise refusal(verdict)
-        return Advance(verdict.share, verdict.standing(), certain=not verdict.again)
+        return verdict.advance()
 
     async def refill(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, ask: Ask) -> Advance:
         """Raises Refusal reserve.*, StoreUnavailable."""
@@ -121,7 +126,7 @@ class PostgresLedger:
         verdict = await self._ask("reserve_ahead", asked)
         if verdict.reason is not None:
             raise refusal(verdict)
-        return Advance(verdict.share, verdict.standing(), certain=not verdict.again)
+        return verdict.advance()
 
     async def top_up(self, op: Op, tenant: str, lease_id: UUID, more_nano: int) -> None:
         """Raises Refusal reserve.budget_exhausted, StoreUnavailable."""
@@ -151,7 +156,7 @@ class PostgresLedger:
         """The place of a direct hold is given back with its settlement."""
 
     def _asked(
-        self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, intent: bytes, ask: Ask
+        self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, intent: bytes, ask: Ask | None
     ) -> dict[str, object]:
         return {
             "tenant": tenant,
@@ -164,11 +169,15 @@ class PostgresLedger:
             "worker": self._worker,
             "expires_s": self._expires_s(op),
             "durable": self._strict(),
-            "lease": ask.lease_id,
-            "share": ask.share,
-            "workers": ask.workers,
-            "ttl_s": ask.ttl_s,
-            "direct": ask.direct,
+            "lease": ask.lease_id if ask is not None else None,
+            "wished": ask is not None,
+            "nano": ask.wish.nano if ask is not None else 0,
+            "requests": ask.wish.requests if ask is not None else 0,
+            "wish_tokens": ask.wish.tokens if ask is not None else 0,
+            "places": ask.wish.places if ask is not None else 0,
+            "workers": ask.workers if ask is not None else 0,
+            "ttl_s": ask.ttl_s if ask is not None else 0.0,
+            "direct": ask is None or ask.direct,
         }
 
     async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:

@@ -207,49 +207,52 @@ begin
   end if;
 end $$;
 
--- How many requests like this one a worker may be given at once: at every level at most its share of half of what is free.
-create function share_of(p_claims claim[], p_paces pace[], p_tenant text, p_amount bigint, p_tokens bigint, p_wanted int,
-                         p_workers int) returns int
+create type wish as (nano bigint, requests int, tokens bigint, places int);
+
+-- How much of a wish a worker may be given: at every level at most its share of half of what is free.
+create function share_of(p_claims claim[], p_paces pace[], p_tenant text, p_wish wish, p_workers int) returns wish
 language plpgsql as $$
 declare
   c       claim;
   p       pace;
   v_free  bigint;
-  v_share bigint := p_wanted;
+  v_parts int := 2 * p_workers;
+  w       wish := p_wish;
   i       int := 0;
 begin
   foreach c in array p_claims loop
-    if c.cap >= 0 and p_amount > 0 then
+    if c.cap >= 0 and w.nano > 0 then
       select c.cap - t.charged_nano - t.held_nano - t.leased_nano - t.suspended_nano into strict v_free from counter t
       where t.tenant = p_tenant and t.key = c.key and t.period = c.period and t.period_start = c.period_start;
-      v_share := least(v_share, v_free / (2 * p_workers) / p_amount);
+      w.nano := least(w.nano, v_free / v_parts);
     end if;
     if has_limits(c) then
       i := i + 1;
       p := p_paces[i];
       if c.requests > 0 then
-        v_share := least(v_share, (c.requests - p.requests_sum - p.leased_requests) / (2 * p_workers));
+        w.requests := least(w.requests, (c.requests - p.requests_sum - p.leased_requests) / v_parts);
       end if;
-      if c.tokens > 0 and p_tokens > 0 then
-        v_share := least(v_share, (c.tokens - p.tokens_sum - p.leased_tokens) / (2 * p_workers) / p_tokens);
+      if c.tokens > 0 then
+        w.tokens := least(w.tokens, (c.tokens - p.tokens_sum - p.leased_tokens) / v_parts);
       end if;
       if c.concurrent > 0 then
-        v_share := least(v_share, (c.concurrent - p.in_flight - p.leased_places) / (2 * p_workers));
+        w.places := least(w.places, (c.concurrent - p.in_flight - p.leased_places) / v_parts);
       end if;
     end if;
   end loop;
-  return greatest(0, v_share);
+  return w;
 end $$;
 
--- One request, and a lease for p_share like it where there is room: then `share` says for how many, this one included, and
--- nothing else is reserved. Where there is room for no lease of two (free < 4 x workers x hold), share is 0 and this one
--- request is reserved directly; without p_direct it gets a lease for itself alone. p_id null: there is no request yet, only a
--- lease is wanted. p_again: the answer to a first try may have been lost; a lease that nobody knows of goes when it expires.
+-- One request, and for the lease as much of p_wish as there is room for: when `granted`, the lease was given it, this request
+-- is to be drawn from it, and nothing else is reserved. Where there is no room for two like it in whatever is wished for (free <
+-- 4 x workers x hold), this one request is reserved directly; without p_direct the lease is given what it needs alone. p_id
+-- null: there is no request yet, only a lease is wanted. p_wish null: no lease. p_again: the answer to a first try may have been
+-- lost; a lease that nobody knows of goes when it expires.
 create function reserve_ahead(
   p_tenant text, p_id uuid, p_arrived_unix_ns bigint, p_claims jsonb, p_amount bigint, p_tokens bigint, p_intent bytea,
   p_worker text, p_expires_s double precision, p_durable boolean, p_again boolean, p_now timestamptz,
-  p_lease uuid, p_share int, p_workers int, p_ttl_s double precision, p_direct boolean
-) returns table (verdict verdict, share int)
+  p_lease uuid, p_wish wish, p_workers int, p_ttl_s double precision, p_direct boolean
+) returns table (verdict verdict, granted boolean, given wish)
 language plpgsql as $$
 declare
   v_claims  claim[];
@@ -262,7 +265,7 @@ declare
   v_workers int;
 begin
   perform set_config('app.tenant', p_tenant, true);
-  share := 0;
+  granted := false;
   if p_again and exists (select from hold h where h.tenant = p_tenant and h.id = p_id) then
     return next;
     return;
@@ -287,7 +290,7 @@ begin
     return next;
     return;
   end if;
-  if p_share > 0 then
+  if p_wish is not null then
     select * into l from lease t where t.tenant = p_tenant and t.id = p_lease for update;
     v_workers := greatest(p_workers, (select count(distinct t.worker) from lease t where t.tenant = p_tenant), 1);
   end if;
@@ -302,50 +305,57 @@ begin
     return next;
     return;
   end if;
-  if p_share > 0 and not p_again and (l.id is null or (l.suspended_at is null and not l.ended)) then
-    share := share_of(v_claims, v_paces, p_tenant, p_amount, p_tokens, p_share, v_workers);
-    if share < 2 then
-      share := case when p_direct or p_id is null then 0 else 1 end;
+  if p_wish is not null and not p_again and (l.id is null or (l.suspended_at is null and not l.ended)) then
+    given := share_of(v_claims, v_paces, p_tenant, p_wish, v_workers);
+    granted := given.nano >= least(p_wish.nano, 2 * p_amount) and given.requests >= least(p_wish.requests, 2)
+      and given.tokens >= least(p_wish.tokens, 2 * p_tokens) and given.places >= least(p_wish.places, 2);
+    if not granted and not p_direct and p_id is not null then
+      given := row(least(p_wish.nano, p_amount), least(p_wish.requests, 1), least(p_wish.tokens, p_tokens),
+                   least(p_wish.places, 1))::wish;
+      granted := true;
     end if;
   end if;
-  if share = 0 and p_id is null then
-    return next;
-    return;
-  end if;
-  if share = 0 and not p_durable then
-    perform set_config('synchronous_commit', 'off', true);
+  if not granted then
+    given := null;
+    if p_id is null then
+      return next;
+      return;
+    end if;
+    if not p_durable then
+      perform set_config('synchronous_commit', 'off', true);
+    end if;
   end if;
   foreach c in array v_claims loop
     continue when c.cap < 0;
     update counter t
-    set held_nano = t.held_nano + case when share = 0 then p_amount else 0 end, leased_nano = t.leased_nano + share * p_amount,
-        cap_nano = c.cap
+    set held_nano = t.held_nano + case when granted then 0 else p_amount end,
+        leased_nano = t.leased_nano + case when granted then given.nano else 0 end, cap_nano = c.cap
     where t.tenant = p_tenant and t.key = c.key and t.period = c.period and t.period_start = c.period_start;
   end loop;
   for i in 1 .. cardinality(v_paces) loop
     p := v_paces[i];
-    if share = 0 then
+    if granted then
+      p.leased_requests := p.leased_requests + given.requests;
+      p.leased_tokens := p.leased_tokens + given.tokens;
+      p.leased_places := p.leased_places + given.places;
+    else
       p := counted(p, 1, p_tokens);
       p.in_flight := p.in_flight + 1;
-    else
-      p.leased_requests := p.leased_requests + share;
-      p.leased_tokens := p.leased_tokens + share * p_tokens;
-      p.leased_places := p.leased_places + share;
     end if;
     perform keep_pace(p);
     v_paces[i] := p;
   end loop;
-  if share = 0 then
+  if not granted then
     insert into hold (tenant, id, arrived_unix_ns, claims, amount_nano, tokens, paced_s, worker, expires_at, intent)
     values (p_tenant, p_id, p_arrived_unix_ns, p_claims, p_amount, p_tokens, coalesce(v_paces[1].head, 0), p_worker,
             v_now + make_interval(secs => p_expires_s), p_intent);
   elsif l.id is null then
     insert into lease (tenant, id, worker, claims, levels, nano, requests, tokens, places, expires_at)
-    values (p_tenant, p_lease, p_worker, p_claims, array(select r.key from unnest(v_claims) r), share * p_amount, share,
-            share * p_tokens, share, v_now + make_interval(secs => p_ttl_s));
+    values (p_tenant, p_lease, p_worker, p_claims, array(select r.key from unnest(v_claims) r), given.nano, given.requests,
+            given.tokens, given.places, v_now + make_interval(secs => p_ttl_s));
   else
-    update lease t set nano = t.nano + share * p_amount, requests = t.requests + share, tokens = t.tokens + share * p_tokens,
-                       places = t.places + share, expires_at = v_now + make_interval(secs => p_ttl_s)
+    update lease t set nano = t.nano + given.nano, requests = t.requests + given.requests, tokens = t.tokens + given.tokens,
+                       places = t.places + given.places, expires_at = v_now + make_interval(secs => p_ttl_s)
     where t.tenant = p_tenant and t.id = p_lease;
   end if;
   verdict := standing(v_claims, v_paces, p_now);

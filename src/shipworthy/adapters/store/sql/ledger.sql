@@ -1,9 +1,10 @@
 -- Run as shipworthy_app in autocommit: each of these statements is a transaction, and sets app.tenant for itself.
 
 -- name: reserve_ahead — every level or none, in one round trip; and a lease, where one is wanted and there is room
-select (r.verdict).*, r.share from reserve_ahead(
+select (r.verdict).*, r.granted, (r.given).* from reserve_ahead(
   %(tenant)s, %(id)s, %(arrived_unix_ns)s, %(claims)s::jsonb, %(amount_nano)s::bigint, %(tokens)s::bigint, %(intent)b, %(worker)s,
-  %(expires_s)s::float8, %(durable)s, %(again)s, %(now)s::timestamptz, %(lease)s, %(share)s, %(workers)s, %(ttl_s)s::float8,
+  %(expires_s)s::float8, %(durable)s, %(again)s, %(now)s::timestamptz, %(lease)s,
+  case when %(wished)s then row(%(nano)s, %(requests)s, %(wish_tokens)s, %(places)s)::wish end, %(workers)s, %(ttl_s)s::float8,
   %(direct)s
 ) r;
 
