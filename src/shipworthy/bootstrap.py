@@ -14,6 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from shipworthy.adapters.alerts.webhook import WebhookPoster
 from shipworthy.adapters.embedded.postgres import attach
 from shipworthy.adapters.identity.development import DevelopmentIssuer, open_development_issuer
 from shipworthy.adapters.identity.issuers import Issuers
@@ -24,6 +25,7 @@ from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
 from shipworthy.adapters.providers.reach import ModelServer as ModelServer
 from shipworthy.adapters.providers.reach import Reach
 from shipworthy.adapters.store.acts import StoreActs
+from shipworthy.adapters.store.alerts import StoreAlerts
 from shipworthy.adapters.store.assertions import assert_store
 from shipworthy.adapters.store.books import StoreBooks
 from shipworthy.adapters.store.corrections import StoreCorrections
@@ -48,7 +50,7 @@ from shipworthy.model.observation import CircuitChanged, Failed, StoreDegraded
 from shipworthy.model.op import Clock, Observe, Op, SystemClock
 from shipworthy.model.policy import Snapshot
 from shipworthy.model.route import Model, Provider
-from shipworthy.ports import AdminAct, ControlPlane, Live, Stages, Upstream
+from shipworthy.ports import AdminAct, AlertPoster, ControlPlane, Live, Stages, Upstream
 from shipworthy.stages import unconfigured
 from shipworthy.stages.authorize import make_authorize
 from shipworthy.stages.call import make_call
@@ -291,6 +293,7 @@ class Control:
         vault = Vault(ground.keyring)
         self.sweeper = StoreSweeper(ground.store, vault)
         self.repeats = StoreRepeats(ground.store, ground.keyring.repeats_key)
+        self.alerts = StoreAlerts(ground.store)
         self.plane = ControlPlane(
             snapshot=self._snapshot,
             identify=self._identified,
@@ -299,11 +302,20 @@ class Control:
             exchanges=StoreExchanges(ground.store, vault),
             corrections=StoreCorrections(ground.store),
             books=StoreBooks(ground.store),
+            alerts=self.alerts,
             pepper=ground.keyring.pepper,
             cookie_key=ground.keyring.cookie_key,
             clock=ground.clock,
             observe=ground.observe,
         )
+
+    @property
+    def poster(self) -> AlertPoster | None:
+        """Where the manifest in force has alerts posted."""
+        webhook = self.loaded.deployment.alerts
+        if webhook is None:
+            return None
+        return WebhookPoster(webhook.url.reveal(), webhook.secret.reveal(), self._ground.clock)
 
     async def adopt(self, loaded: Loaded) -> None:
         """Works with a new manifest from now on, and records that it does."""

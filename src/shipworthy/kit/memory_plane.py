@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
+from shipworthy.kit.memory_alerts import MemoryAlertLog
 from shipworthy.kit.memory_books import MemoryBooks, MemoryCorrections
 from shipworthy.kit.memory_keys import MemoryKeys
 from shipworthy.kit.memory_record import MemoryActs, MemoryExchanges
@@ -37,13 +38,14 @@ class MemoryPlane(Struct, frozen=True):
     books: MemoryBooks
     acts: MemoryActs
     keys: MemoryKeys
+    alerts: MemoryAlertLog
     seen: list[Observation]
 
 
 def memory_plane(*rows: Row, clock: Clock | None = None) -> MemoryPlane:
     """The plane over ``rows``; ``TOKENS`` are the credentials that it knows."""
     acts, exchanges, seen = MemoryActs(), MemoryExchanges(*rows), list[Observation]()
-    keys = MemoryKeys(acts)
+    keys, alerts = MemoryKeys(acts), MemoryAlertLog()
     corrections = MemoryCorrections(exchanges, acts)
     books = MemoryBooks(exchanges, corrections)
     snapshot = a_snapshot()
@@ -64,12 +66,13 @@ def memory_plane(*rows: Row, clock: Clock | None = None) -> MemoryPlane:
         exchanges=exchanges,
         corrections=corrections,
         books=books,
+        alerts=alerts,
         pepper=b"p" * 32,
         cookie_key=b"c" * 32,
         clock=clock or SystemClock(),
         observe=seen.append,
     )
-    return MemoryPlane(plane, exchanges, corrections, books, acts, keys, seen)
+    return MemoryPlane(plane, exchanges, corrections, books, acts, keys, alerts, seen)
 
 
 def a_snapshot() -> Snapshot:

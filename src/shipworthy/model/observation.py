@@ -101,6 +101,33 @@ class Swept(Struct, frozen=True, tag=True):
     charged_nano: int
 
 
+class BudgetAlert(Struct, frozen=True, tag=True):
+    """A budget's charges have passed a threshold; times are ISO 8601, ``exhausted_at`` "" = not at this pace, or unknown."""
+
+    alert_id: str
+    tenant: str
+    level: str
+    threshold: str
+    charged_nano: int
+    cap_nano: int
+    period: str
+    period_start: str
+    period_end: str
+    exhausted_at: str
+
+
+class AlertPosted(Struct, frozen=True, tag=True):
+    """One try to post an alert ended: ``delivered``, ``pending`` (again after ``again_s``) or ``failed`` (given up)."""
+
+    alert_id: str
+    tenant: str
+    delivery: str
+    tries: int
+    status: int
+    reason: str
+    again_s: float
+
+
 class AdminActed(Struct, frozen=True, tag=True):
     """An administrative act was recorded."""
 
@@ -129,6 +156,8 @@ Observation = (
     | TelemetryDegraded
     | Lifecycle
     | Swept
+    | BudgetAlert
+    | AlertPosted
     | AdminActed
     | Failed
 )

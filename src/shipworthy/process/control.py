@@ -23,6 +23,7 @@ from shipworthy.http.metrics_page import metrics_app
 from shipworthy.http.protocol import EdgeProtocol
 from shipworthy.manifest.files import Texts
 from shipworthy.model.errors import StartRefused, StoreUnavailable
+from shipworthy.process.alerting import alert_for_ever
 from shipworthy.process.channel import Channel, Dead, Drain, Ready, Reload, Reloaded
 from shipworthy.process.serving import QuietServer
 from shipworthy.process.sockets import bind
@@ -49,15 +50,19 @@ async def control(channel_fd: int) -> None:
         dead: asyncio.Queue[list[str]] = asyncio.Queue()
         obey = asyncio.create_task(_obey(channel, running, launch, dead))
         loop.add_signal_handler(signal.SIGTERM, obey.cancel)
-        sweeping = asyncio.create_task(sweep_for_ever(running, dead, Path(launch.metrics_path), observe))
+        jobs = [
+            asyncio.create_task(sweep_for_ever(running, dead, Path(launch.metrics_path), observe)),
+            asyncio.create_task(alert_for_ever(running, observe)),
+        ]
         await channel.send(Ready(running.loaded.snapshot.digest, {"admin": admin.getsockname()[1]}))
-        await asyncio.wait({obey, sweeping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({obey, *jobs}, return_when=asyncio.FIRST_COMPLETED)
         for server, serving in servers:
             server.should_exit = server.force_exit = True
             await serving
-        if sweeping.done():
-            sweeping.result()  # only a bug ends it: the traceback is logged, and the supervisor starts us again
-        sweeping.cancel()
+        for job in jobs:
+            if job.done():
+                job.result()  # only a bug ends it: the traceback is logged, and the supervisor starts us again
+            job.cancel()
 
 
 def _server(app: Callable[..., Any], listener: socket.socket) -> tuple[QuietServer, asyncio.Task[None]]:

@@ -86,6 +86,10 @@ class Families:
         self.dropped = self._counter("telemetry_dropped", "Lines and traces that a sink lost.", ("sink",))
         self.lifecycle = self._counter("process_events", "Processes that came up, drained, died.", ("state",))
         self.swept = self._counter("swept_holds", "Holds of dead workers that were settled.", ())
+        self.budget_alerts = self._counter(
+            "budget_alerts", "Thresholds of budgets that were passed.", ("tenant", "level", "threshold")
+        )
+        self.alert_posts = self._counter("alert_posts", "Tries to post an alert, by how they ended.", ("delivery",))
         self.admin_acts = self._counter("admin_acts", "Administrative acts.", ("act",))
         self.failed = self._counter("unforeseen_failures", "Failures that the code did not foresee.", ("where",))
         self.duration = self._histogram("exchange_duration_seconds", "From arrival to end.", who[1:], DURATION_S)

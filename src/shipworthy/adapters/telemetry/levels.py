@@ -6,7 +6,9 @@ from enum import IntEnum
 
 from shipworthy.model.observation import (
     AdminActed,
+    AlertPosted,
     AttemptFailed,
+    BudgetAlert,
     CircuitChanged,
     Ended,
     Failed,
@@ -41,6 +43,8 @@ LEVELS: dict[type[Observation], Level] = {
     TelemetryDegraded: Level.WARNING,
     Lifecycle: Level.INFO,
     Swept: Level.WARNING,
+    BudgetAlert: Level.WARNING,
+    AlertPosted: Level.INFO,
     AdminActed: Level.INFO,
     Failed: Level.ERROR,
 }
@@ -52,6 +56,10 @@ def level_of(observation: Observation) -> Level:
             return Level.ERROR
         case Ended(outcome="failed" | "cut"):
             return Level.WARNING
+        case AlertPosted(delivery="pending"):
+            return Level.WARNING
+        case AlertPosted(delivery="failed"):
+            return Level.ERROR
         case Lifecycle(state="died" | "refused"):
             return Level.WARNING
         case _:

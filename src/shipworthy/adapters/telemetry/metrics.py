@@ -25,7 +25,9 @@ from shipworthy.model.errors import StartRefused
 from shipworthy.model.money import NANO_PER_USD
 from shipworthy.model.observation import (
     AdminActed,
+    AlertPosted,
     AttemptFailed,
+    BudgetAlert,
     CircuitChanged,
     Ended,
     Failed,
@@ -84,6 +86,10 @@ class Metrics:
                 f.lifecycle.child(state).inc()
             case Swept(holds=holds):
                 f.swept.child().inc(holds)
+            case BudgetAlert(tenant=tenant, level=level, threshold=threshold):
+                f.budget_alerts.child(tenant, "end_user" if level.startswith("end_user=") else level, threshold).inc()
+            case AlertPosted(delivery=delivery):
+                f.alert_posts.child(delivery).inc()
             case AdminActed(act=act):
                 f.admin_acts.child(act).inc()
             case Failed(where=where):
