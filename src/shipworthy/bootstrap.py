@@ -243,7 +243,7 @@ class DataWorker:
             screen=timed("screen", unconfigured.screen),
             fit=timed("fit", fit),
             recall=timed("recall", unconfigured.recall),
-            route=timed("route", make_route(self._fleet)),
+            route=timed("route", make_route(self._fleet, self._ledger)),
             call=timed("call", make_call(ways, self._fleet, self._ledger)),
             inspect=unconfigured.inspect,
             encode=encode,

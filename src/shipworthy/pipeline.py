@@ -57,7 +57,7 @@ async def admit(x: Exchange, stages: Stages, arrival: Arrival) -> None:
     x.screened = await stages.screen(op, x.grant, x.request, x.passages)
     x.fitted = stages.fit(op, x.grant, x.request, x.prompt, x.passages)
     x.hit = await stages.recall(op, x.grant, x.request, x.fitted)
-    x.route = stages.route(op, x.grant, x.request, x.fitted)
+    x.route = stages.route(op, x.grant, x.hold, x.request, x.fitted)
     x.reply = await stages.call(op, x.route, x.request, x.fitted, x.hold, x.attempts)
 
 

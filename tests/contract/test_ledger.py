@@ -36,7 +36,7 @@ async def reserve(bench, tenant: str, claims: list[Claim], amount_nano: int = 10
     op = an_op()
     intent = msgspec.msgpack.encode(a_row(op, tenant, outcome=Outcome.FAILED))
     bench.ops[op.id] = op
-    return await bench.ledger.reserve(op, tenant, claims, an_estimate(amount_nano, tokens), intent)
+    return await bench.ledger.reserve(op, tenant, claims, an_estimate(amount_nano, tokens), lambda: intent)
 
 
 async def settle(bench, hold: Hold, amount_nano: int, tokens: int = 10, **changes: object) -> None:
@@ -294,10 +294,10 @@ def test_an_intent_that_cannot_be_read_is_no_reason_to_lose_money(open_bench, te
     async def scene(bench) -> None:
         observed: list[object] = []
         op = an_op()
-        await bench.ledger.reserve(op, tenant, [claim], an_estimate(100), b"\xc1 not msgpack")
+        await bench.ledger.reserve(op, tenant, [claim], an_estimate(100), lambda: b"\xc1 not msgpack")
         other = an_op()
         intent = msgspec.msgpack.encode(a_row(an_op(), "somebody-else"))
-        await bench.ledger.reserve(other, tenant, [claim], an_estimate(100), intent)
+        await bench.ledger.reserve(other, tenant, [claim], an_estimate(100), lambda: intent)
         assert await sweep(an_op(observed), bench.sweeper, ["worker-1"]) == 2
         rows = await bench.rows(tenant)
         assert set(rows) == {op.id, other.id}

@@ -91,7 +91,7 @@ def test_a_row_and_its_settlement_commit_together(open_bench, tenant) -> None:
 
     async def one(bench, who: str) -> None:
         op = an_op()
-        hold = await bench.ledger.reserve(op, who, claims, an_estimate(1_000), b"")
+        hold = await bench.ledger.reserve(op, who, claims, an_estimate(1_000), lambda: b"")
         charge = a_charge(hold, 7)
         await bench.recorder.record(Entry(a_settled_row(op, hold, charge), Bodies(b"q", b"a", False), hold, charge))
 
@@ -125,7 +125,7 @@ def test_a_charge_without_its_hold_counts_with_its_row(open_bench, tenant) -> No
 
     async def scene(bench) -> None:
         op = an_op()
-        hold = await bench.ledger.reserve(op, tenant, [claim], an_estimate(100), b"")
+        hold = await bench.ledger.reserve(op, tenant, [claim], an_estimate(100), lambda: b"")
         charge = a_charge(hold, 60)
         entry = Entry(a_settled_row(op, hold, charge), None, hold, charge)
         await bench.recorder.record(entry)

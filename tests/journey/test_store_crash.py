@@ -45,7 +45,7 @@ class Traffic:
         while not self.stopped:
             op = an_op()
             try:
-                hold = await self.ledger.reserve(op, TENANT, CLAIMS, an_estimate(1_000), b"")
+                hold = await self.ledger.reserve(op, TENANT, CLAIMS, an_estimate(1_000), lambda: b"")
                 charge = a_charge(hold, 7)
                 entry = Entry(a_settled_row(op, hold, charge), Bodies(b"question", b"answer", False), hold, charge)
                 if strict:
@@ -119,7 +119,7 @@ def test_a_record_waits_for_its_bound_and_is_written_when_the_store_is_back(own_
                 await recorder.record(Entry(a_row(op, TENANT), None, None, None))
             assert time.monotonic() - began < 2.0
             with pytest.raises(StoreUnavailable, match=r"^store\.\w+: "):
-                await ledger.reserve(an_op(), TENANT, CLAIMS, an_estimate(1), b"")
+                await ledger.reserve(an_op(), TENANT, CLAIMS, an_estimate(1), lambda: b"")
             assert time.monotonic() - began < 12.0
             await asyncio.to_thread(own_postgres.launcher.start)
             assert await recorder.close(20) == 0

@@ -83,7 +83,7 @@ def test_a_batch_that_was_half_said_before_counts_once(fresh_store) -> None:
             entries = []
             for _ in range(4):
                 op = an_op()
-                hold = await ledger.reserve(op, TENANT, [claim], an_estimate(100), b"")
+                hold = await ledger.reserve(op, TENANT, [claim], an_estimate(100), lambda: b"")
                 charge = a_charge(hold, 10)
                 entries.append(Entry(a_settled_row(op, hold, charge), Bodies(b"q", b"a", False), hold, charge))
             writer = BatchWriter(store.conninfo(StoreRole.RECORDER), Vault(KEYRING))
@@ -162,14 +162,14 @@ def test_a_locked_counter_keeps_nobody_for_longer_than_the_bound(fresh_store) ->
     async def scene() -> None:
         async with Store(fresh_store.url, Bounds(lock_ms=300)) as store:
             ledger = PostgresLedger(store, "w")
-            await ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), b"")
+            await ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), lambda: b"")
             with psycopg.connect(fresh_store.superuser_url, options="-c search_path=shipworthy") as conn:
                 conn.execute("select from counter for update")
                 began = time.monotonic()
                 with pytest.raises(StoreUnavailable, match=r"^store\.lock_timeout: "):
-                    await ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), b"")
+                    await ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), lambda: b"")
                 assert time.monotonic() - began < 2
-            await ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), b"")
+            await ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), lambda: b"")
 
     asyncio.run(scene())
 
@@ -201,11 +201,11 @@ def test_a_cancelled_reservation_leaves_its_connection_usable(fresh_store) -> No
         async with Store(fresh_store.url, Bounds(app_connections_max=2)) as store:
             ledger = PostgresLedger(store, "w", LedgerBounds())
             for number in range(30):
-                task = asyncio.create_task(ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), b""))
+                task = asyncio.create_task(ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), lambda: b""))
                 await asyncio.sleep(number / 10_000)
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
             for _ in range(4):
-                await ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), b"")
+                await ledger.reserve(an_op(), TENANT, [claim], an_estimate(1), lambda: b"")
 
     asyncio.run(scene())

@@ -29,10 +29,10 @@ async def fill(store: Store, keys: Path, tenant: str) -> None:
     ledger, recorder = PostgresLedger(store, "w"), PostgresRecorder(store, Vault(open_keyring(keys)), print)
     claims = [a_claim("tenant", 10**9, requests=10)]
     op = an_op()
-    hold = await ledger.reserve(op, tenant, claims, an_estimate(10), b"")
+    hold = await ledger.reserve(op, tenant, claims, an_estimate(10), lambda: b"")
     charge = a_charge(hold, 5)
     await recorder.record(Entry(a_settled_row(op, hold, charge), Bodies(b"question", b"answer", False), hold, charge))
-    await ledger.reserve(an_op(), tenant, claims, an_estimate(10), b"")
+    await ledger.reserve(an_op(), tenant, claims, an_estimate(10), lambda: b"")
     await recorder.close()
     async with store.tenant(tenant) as conn:
         await conn.execute(ACT, (tenant, an_op().id))

@@ -43,7 +43,7 @@ async def caller(ledger, recorder, spent):
         op = an_op()
         ceiling = draw.randint(100_000, 400_000)
         try:
-            hold = await ledger.reserve(op, said["tenant"], claims, an_estimate(ceiling), b"")
+            hold = await ledger.reserve(op, said["tenant"], claims, an_estimate(ceiling), lambda: b"")
         except Refusal as refusal:
             assert refusal.code == "reserve.budget_exhausted", refusal
             refused += 1

@@ -11,16 +11,19 @@ from msgspec.structs import replace
 
 from shipworthy.kit.builders import an_op
 from shipworthy.kit.calls import a_chat, a_model, a_provider
+from shipworthy.kit.ledger import MemoryLedger
 from shipworthy.model.chat import Dialect, Request
 from shipworthy.model.errors import Refusal
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.identity import Credentials, Principal
+from shipworthy.model.ledger import Hold, Standing
 from shipworthy.model.money import Period
 from shipworthy.model.policy import Bodies, Budget, Mode, Role, Rule, Snapshot, Team, Tenant, TokenCaps, UseCase
 from shipworthy.model.prompt import Fitted
 from shipworthy.model.route import Ability, Boundary, Demand, Model, Network, Strategy, unmet
 from shipworthy.ports import Arrival
 from shipworthy.stages.authorize import make_authorize
+from shipworthy.stages.estimate import estimate
 from shipworthy.stages.route import make_route
 
 CLASSES = ("public", "internal", "confidential", "restricted")
@@ -111,7 +114,8 @@ def test_no_denied_model_is_ever_in_a_route(
     principal = Principal("acme", "ada", groups=("g",))
     try:
         grant = make_authorize(snapshot)(op, principal, request, arrival)
-        route = make_route(Fleet(0, lambda *_: None))(op, grant, request, Fitted(500, 100, {}))
+        hold = Hold(op.id, "acme", estimate(request, grant.permitted, 500), (), Standing())
+        route = make_route(Fleet(0, lambda *_: None), MemoryLedger())(op, grant, hold, request, Fitted(500, 100, {}))
     except Refusal:
         return
     rank = CLASSES.index(raised) if raised else floor

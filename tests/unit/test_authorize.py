@@ -20,7 +20,7 @@ from shipworthy.model.op import Op
 from shipworthy.model.policy import Bodies, Budget, Mode, Role, Snapshot, Team, Tenant, TokenCaps, UseCase
 from shipworthy.model.route import Ability, Demand, Strategy, Timeouts
 from shipworthy.ports import Arrival
-from shipworthy.stages.authorize import levels, make_authorize, spelled
+from shipworthy.stages.authorize import levels, make_authorize, make_levels, spelled
 
 HOUR = Timeouts(total_ms=3_600_000)
 MODELS = tuple(replace(a_model(a_provider("x", None, given)), name=f"m{n}") for n, given in enumerate((Timeouts(), HOUR)))
@@ -112,3 +112,17 @@ def test_an_end_user_has_one_budget_whichever_role_asserts_it() -> None:
     tenant = Tenant("acme", tuple(roles), {"t": team}, {})
     use_case = a_snapshot(Mode.ENFORCE).use_cases["u"]
     assert levels(tenant, roles[0], use_case, "ada") == levels(tenant, roles[1], use_case, "ada") != ()
+
+
+def test_a_path_has_the_same_levels_each_time() -> None:
+    """Whoever comes later knows the path by the object: a request on a known one pays for no calendar and no sorting."""
+    budget = Budget(10**9, Period.DAY, ZoneInfo("UTC"))
+    team = Team("t", budget)
+    web = Role("web", team, frozenset({"g"}), True, frozenset({"*"}), 0, may_assert_end_user=True, each_end_user=budget)
+    tenants = {name: Tenant(name, (web,), {"t": team}, {}) for name in ("acme", "other")}
+    levels_of = make_levels(replace(a_snapshot(Mode.ENFORCE), tenants=tenants))
+    first = levels_of("acme", "web", "u", "")
+    assert levels_of("acme", "web", "u", "") is first
+    assert [level.key for level in first] == ["team=t"]
+    assert [level.key for level in levels_of("acme", "web", "u", "ada")] == ["end_user=ada", "team=t"]
+    assert levels_of("acme", "web", "u", "ada") is not levels_of("other", "web", "u", "ada")

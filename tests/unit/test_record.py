@@ -118,3 +118,14 @@ def test_what_a_provider_says_without_end_makes_no_endless_row() -> None:
         received.note(Event(b"x", finish=((0, "stop" * 1_000),)), b"x", 1)
     assert len(received.finish) == 64
     assert max(map(len, received.finish)) == 64
+
+
+def test_a_downgrade_can_be_filtered_by_level() -> None:
+    """One flag a level, however many models it left out."""
+    world = World()
+    world.served(b"answer")
+    world.x.hold.uncovered = {"dear": "use_case=faq", "dearer": "use_case=faq", "cheap": "tenant"}
+    world.x.hold.estimated_nano = 7
+    (entry,) = world.run().recorder.entries
+    assert entry.row.flags[-2:] == ("downgraded:use_case=faq", "downgraded:tenant")
+    assert (entry.row.estimated_nano, entry.row.held_nano) == (7, 1_000)

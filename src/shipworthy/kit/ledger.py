@@ -19,7 +19,7 @@ from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.exchange import Bodies, Outcome, Row
 from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
 from shipworthy.model.op import Op
-from shipworthy.ports import Entry, Expired, Orphan
+from shipworthy.ports import Draft, Entry, Expired, Orphan
 
 WINDOW_S = 61  # the second that is running, and the sixty before it
 HOLDS_POLL_S = 0.005
@@ -95,7 +95,7 @@ class MemoryLedger:
 
     # ---------------------------------------------------------------------------------------- Ledger
 
-    async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, intent: bytes) -> Hold:
+    async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft) -> Hold:
         keys = [claim.key for claim in claims]
         assert keys == sorted(set(keys)), "claims are not in lock order"
         self._require_store()
@@ -116,7 +116,7 @@ class MemoryLedger:
         hold = Hold(op.id, tenant, estimate, tuple(claims), standing(windows, now.timestamp()))
         expires_at = now + timedelta(seconds=self._hold_s)
         self._holds[op.id] = Held(
-            hold, op.arrived_unix_ns, estimate.amount_nano, second, expires_at, self._worker, intent
+            hold, op.arrived_unix_ns, estimate.amount_nano, second, expires_at, self._worker, draft()
         )
         return hold
 
@@ -141,6 +141,18 @@ class MemoryLedger:
                 counter.held_nano += more_nano
             held.amount_nano += more_nano
         return structs.replace(hold, estimate=structs.replace(hold.estimate, amount_nano=amount_nano))
+
+    def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
+        held = self._holds.get(hold.id)
+        if held is None or amount_nano >= held.amount_nano:
+            return
+        for counter, _ in self._counters_of(hold.tenant, held.hold.claims):
+            counter.held_nano -= held.amount_nano - amount_nano
+        held.amount_nano = amount_nano
+        hold.estimate = structs.replace(hold.estimate, amount_nano=amount_nano)
+
+    def leave(self, hold: Hold) -> None:
+        """Its place is given back with its settlement."""
 
     # ---------------------------------------------------------------------------------------- Recorder
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 from typing import Protocol
 
 from msgspec import Raw, Struct
@@ -85,7 +86,17 @@ class Tool(Struct, frozen=True, gc=False):
     path: Path
 
 
-class Request(Struct, frozen=True):
+class Content(Struct, frozen=True, gc=False):
+    """What stands in a request's parts, counted once: several stages ask."""
+
+    characters: int
+    images: int
+    bytes_inline: int
+    unbounded: int  # how many contexts may be full of media that neither bytes nor images count
+    countable: bool  # False: media are in it whose tokens nobody here can count
+
+
+class Request(Struct, frozen=True, dict=True):
     """A decoded request. ``fields`` are the raw top-level values by name, in the client's order."""
 
     dialect: Dialect
@@ -105,11 +116,35 @@ class Request(Struct, frozen=True):
 
     @property
     def images(self) -> int:
-        return sum(part.kind is PartKind.IMAGE for part in self.parts)
+        return self.content.images
 
-    @property
-    def bytes_inline(self) -> int:
-        return sum(part.bytes_inline for part in self.parts)
+    @cached_property
+    def content(self) -> Content:
+        """What its parts hold. What no count of bytes bounds may fill the chat's context, or each embedded input's."""
+        characters = images = bytes_inline = media = 0
+        countable, embeds = True, self.operation is Ability.EMBED
+        for part in self.parts:
+            characters += len(part.text)
+            bytes_inline += part.bytes_inline
+            images += part.kind is PartKind.IMAGE
+            media += unbounded(part, embeds=embeds)
+            countable = countable and part.scannable and not part.bytes_inline
+        return Content(characters, images, bytes_inline, media if embeds else min(media, 1), countable)
+
+
+def unbounded(part: Part, *, embeds: bool) -> bool:
+    """Whether neither its bytes nor a ceiling for an image bound its tokens: sound, files, what only the provider knows."""
+    match part.kind:
+        case PartKind.TEXT:
+            return False
+        case PartKind.AUDIO | PartKind.FILE:
+            return True
+        case PartKind.OTHER:
+            return not part.scannable
+        case PartKind.OPAQUE:
+            return not embeds  # an embedded one is an array of tokens: its bytes bound it
+        case _:
+            return False
 
 
 class DeltaKind(StrEnum):

@@ -5,6 +5,7 @@ Invariant at every level, after every step: ``charged + held + leased + suspende
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -71,6 +72,8 @@ class Hold(Struct):
     placed: bool = False  # whether it takes a place of the lease's
     second: int = 0  # of the sliding minute in which it counts, once the store has said so
     intent: object = None  # ports.Intent, while it may still have to be written
+    estimated_nano: int = 0  # the ceiling at which it was asked for, whatever was trimmed or raised since
+    uncovered: Mapping[str, str] = {}  # permitted models that it is not for, each with the level without room for it
 
 
 class Charge(Struct, frozen=True):

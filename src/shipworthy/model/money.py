@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -94,8 +95,11 @@ class Usage(Struct, frozen=True, gc=False):
         )
 
 
-class Price(Struct, frozen=True):
-    """Pico-USD per unit of each component, dated. A component that is absent is unpriced, not free."""
+class Price(Struct, frozen=True, dict=True):
+    """Pico-USD per unit of each component, dated. A component that is absent is unpriced, not free.
+
+    What is derived from it is worked out once: every request asks for it.
+    """
 
     unit_pico: dict[Component, int]
     source: str  # "manifest", "genai-prices 0.2.3 (date)"
@@ -112,11 +116,21 @@ class Price(Struct, frozen=True):
         side = _INPUT if component.is_input else _OUTPUT
         return max((price for named, price in self.unit_pico.items() if named in side), default=None)
 
-    @property
+    @cached_property
+    def dearest_input(self) -> int:
+        """Of what is named on that side; 0 when nothing is."""
+        return max((price for named, price in self.unit_pico.items() if named in _INPUT), default=0)
+
+    @cached_property
+    def dearest_output(self) -> int:
+        """Of what is named on that side; 0 when nothing is."""
+        return max((price for named, price in self.unit_pico.items() if named in _OUTPUT), default=0)
+
+    @cached_property
     def per_image(self) -> int:
         return self.unit_pico.get(Component.IMAGE, 0)
 
-    @property
+    @cached_property
     def per_request(self) -> int:
         return self.unit_pico.get(Component.REQUEST, 0)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -26,6 +27,9 @@ from shipworthy.stages.estimate import expected_input
 CHOICES_MAX = 16
 END_USER_CHARS_MAX = 256
 SESSION_CHARS_MAX = 256
+PATHS_MAX = 4_096
+"""How many paths' levels are kept; who comes beyond takes the place of the one that was longest not asked for."""
+
 NS_PER_MS = 1_000_000
 KEPT = frozenset({"store"})
 """What a provider is asked to keep: policy, but no money."""
@@ -34,19 +38,39 @@ KEPT = frozenset({"store"})
 def make_authorize(snapshot: Snapshot) -> Callable[[Op, Principal, Request, Arrival], Grant]:
     """The stage, over one snapshot's policy."""
 
+    levels_of = make_levels(snapshot)
+
     def authorize(op: Op, principal: Principal, request: Request, arrival: Arrival) -> Grant:
-        return _Decision(snapshot, op, principal, request, arrival).grant()
+        return _Decision(snapshot, levels_of, op, principal, request, arrival).grant()
 
     return authorize
+
+
+LevelsOf = Callable[[str, str, str, str], tuple[Level, ...]]
+"""Tenant, role, use case and asserted end user, by name → every level that counts for such a request."""
 
 
 class _Decision:
     """One decision in the making: what is known so far goes into the record of a refusal too."""
 
-    __slots__ = ("arrival", "candidates", "known", "op", "principal", "request", "rules", "snapshot", "tenant")
+    __slots__ = (
+        "arrival",
+        "candidates",
+        "known",
+        "levels_of",
+        "op",
+        "principal",
+        "request",
+        "rules",
+        "snapshot",
+        "tenant",
+    )
 
-    def __init__(self, snapshot: Snapshot, op: Op, principal: Principal, request: Request, arrival: Arrival) -> None:
+    def __init__(
+        self, snapshot: Snapshot, levels_of: LevelsOf, op: Op, principal: Principal, request: Request, arrival: Arrival
+    ) -> None:
         self.snapshot = snapshot
+        self.levels_of = levels_of
         self.op = op
         self.principal = principal
         self.request = request
@@ -85,7 +109,7 @@ class _Decision:
             permitted=permitted,
             end_user=end_user,
             session=self.arrival.session[:SESSION_CHARS_MAX],
-            levels=levels(tenant, role, use_case, request.end_user if end_user else ""),
+            levels=self.levels_of(tenant.name, role.name, use_case.name, request.end_user if end_user else ""),
             considered=self._considered(),
         )
 
@@ -252,6 +276,18 @@ class _Decision:
 
 
 _MODALITY = {PartKind.IMAGE: "image", PartKind.AUDIO: "audio", PartKind.FILE: "file"}
+
+
+def make_levels(snapshot: Snapshot) -> LevelsOf:
+    """`levels` by name, and the same object each time: by it whoever comes later knows the path."""
+
+    @lru_cache(maxsize=PATHS_MAX)
+    def levels_of(tenant: str, role: str, use_case: str, end_user: str) -> tuple[Level, ...]:
+        home = snapshot.tenants[tenant]
+        carried = next(each for each in home.roles if each.name == role)
+        return levels(home, carried, snapshot.use_cases[use_case], end_user)
+
+    return levels_of
 
 
 def levels(tenant: Tenant, role: Role, use_case: UseCase, end_user: str) -> tuple[Level, ...]:

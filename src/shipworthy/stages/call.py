@@ -26,7 +26,7 @@ from shipworthy.model.prompt import Fitted
 from shipworthy.model.quoting import unquoted
 from shipworthy.model.route import Attempt, Model, Route
 from shipworthy.ports import Ledger, Upstream
-from shipworthy.stages.estimate import ceiling_cost, ceiling_output, expected_input
+from shipworthy.stages.estimate import ceiling_cost, ceiling_output, expected_input, within
 
 HEAD_EVENTS_MAX = 64
 """Events without content that may come before the first delta."""
@@ -61,10 +61,9 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
 
 
 def _within(fitted: Fitted, model: Model) -> Fitted:
-    """``fitted`` for ``model``: a provider rejects a cap beyond what its model can give, and the rescue with it."""
-    if fitted.output_tokens_max <= model.output_tokens_max:
-        return fitted
-    return replace(fitted, output_tokens_max=model.output_tokens_max)
+    """``fitted`` for ``model``: with a cap beyond what its model can give, a provider would reject the rescue."""
+    cap = within(fitted, model)
+    return fitted if cap == fitted.output_tokens_max else replace(fitted, output_tokens_max=cap)
 
 
 async def _cover(
@@ -74,7 +73,7 @@ async def _cover(
     """Raises the hold until it covers one more attempt on top of what earlier ones may be billed; no egress without."""
     billed = [attempt for attempt in attempts if attempt.usage is not None]
     if not billed:
-        return  # the estimate was made at the dearest permitted model
+        return  # the hold was trimmed to the dearest model of the route, no further
     output = ceiling_output(request, fitted.output_tokens_max)
     named = {each.name: each for each in route.models}
     spent = sum(ceiling_cost(named[a.model], a.usage.input, a.usage.output, 0) for a in billed if a.usage is not None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shipworthy.model.chat import PartKind, Request
+from shipworthy.model.chat import Request
 from shipworthy.model.ledger import Estimate
 from shipworthy.model.money import Basis, Usage, round_to_nano
+from shipworthy.model.prompt import Fitted
 from shipworthy.model.route import Ability, Model
 
 IMAGE_TOKENS_MAX = 40_000
@@ -25,56 +26,64 @@ LINES_MAX = 9
 
 def ceiling_input(request: Request, models: Sequence[Model]) -> int:
     """None of ``models`` can count more input tokens than this."""
-    template = max(model.template_tokens for model in models)
-    text_bytes = len(request.body) - request.bytes_inline
-    seen = text_bytes + MESSAGE_TOKENS * (1 + len(request.parts)) + IMAGE_TOKENS_MAX * request.images + template
-    return seen + unbounded(request) * max(model.context_tokens_max for model in models)
-
-
-def unbounded(request: Request) -> int:
-    """How many contexts may be full of media that neither bytes nor images count: the chat's, or each embedded input's."""
-    embeds = request.operation is Ability.EMBED  # there an opaque part is an array of tokens: its bytes bound it
-    media = sum(
-        part.kind in (PartKind.AUDIO, PartKind.FILE)
-        or (part.kind is PartKind.OTHER and not part.scannable)
-        or (part.kind is PartKind.OPAQUE and not embeds)
-        for part in request.parts
-    )
-    return media if embeds else min(media, 1)
+    content = request.content
+    template = max([model.template_tokens for model in models])
+    text_bytes = len(request.body) - content.bytes_inline
+    seen = text_bytes + MESSAGE_TOKENS * (1 + len(request.parts)) + IMAGE_TOKENS_MAX * content.images + template
+    if not content.unbounded:
+        return seen
+    return seen + content.unbounded * max(model.context_tokens_max for model in models)
 
 
 def expected_input(request: Request, model: Model) -> int:
     """Input tokens by the model's calibrated ratio: for choosing and for counting, never for holding."""
-    chars = sum(len(part.text) for part in request.parts)
-    return int(chars / model.chars_per_token) + 4 * (1 + len(request.parts)) + model.template_tokens
+    characters = request.content.characters
+    return int(characters / model.chars_per_token) + 4 * (1 + len(request.parts)) + model.template_tokens
 
 
 def ceiling_output(request: Request, output_tokens_max: int) -> int:
     """The cap for each answer; a prediction that turns out wrong is billed as output too, whatever the cap."""
     if request.operation is Ability.EMBED:
         return 0
-    return (output_tokens_max + len(bytes(request.fields.get("prediction", b"")))) * request.choices
+    predicted = request.fields.get("prediction")
+    return (output_tokens_max + (len(bytes(predicted)) if predicted else 0)) * request.choices
 
 
 def estimate(request: Request, models: Sequence[Model], output_tokens_max: int) -> Estimate:
     """The hold for ``request`` at the dearest of ``models``."""
     input_tokens = ceiling_input(request, models)
     output_tokens = ceiling_output(request, output_tokens_max)
+    content = request.content
     return Estimate(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        amount_nano=max(ceiling_cost(model, input_tokens, output_tokens, request.images) for model in models),
-        input_expected=max(expected_input(request, model) for model in models),
-        countable=all(part.scannable and not part.bytes_inline for part in request.parts),
+        amount_nano=max([ceiling_cost(model, input_tokens, output_tokens, content.images) for model in models]),
+        input_expected=max([expected_input(request, model) for model in models]),
+        countable=content.countable,
     )
+
+
+def trimmed(request: Request, fitted: Fitted, models: Sequence[Model]) -> int:
+    """Nano-USD that one attempt at any of ``models`` can cost at most: each within its own output cap."""
+    images = request.content.images
+    return max(
+        [
+            ceiling_cost(model, fitted.input_tokens, ceiling_output(request, within(fitted, model)), images)
+            for model in models
+        ]
+    )
+
+
+def within(fitted: Fitted, model: Model) -> int:
+    """The output cap that ``model`` is asked for: a provider rejects one beyond what its model can give."""
+    return min(fitted.output_tokens_max, model.output_tokens_max)
 
 
 def ceiling_cost(model: Model, input_tokens: int, output_tokens: int, images: int) -> int:
     """Nano-USD if every token were of the dearest component that the model prices on its side."""
     price = model.price
-    into = max((price.unit_pico.get(c, 0) for c in price.unit_pico if c.is_input), default=0)
-    out = max((price.unit_pico.get(c, 0) for c in price.unit_pico if c.is_output), default=0)
-    most = into * input_tokens + out * output_tokens + price.per_image * images + price.per_request
+    tokens = price.dearest_input * input_tokens + price.dearest_output * output_tokens
+    most = tokens + price.per_image * images + price.per_request
     return round_to_nano(most) + LINES_MAX if most else 0  # what is free is served also when the budget is spent
 
 

@@ -5,7 +5,7 @@ A request that was refused before its sender was known leaves no row: a counter 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -67,12 +67,13 @@ def make_record(
     return record
 
 
-def make_draft(snapshot: Snapshot) -> Callable[[Op, Grant, Request], bytes]:
+def make_draft(snapshot: Snapshot) -> Callable[[Op, Grant, Request, Mapping[str, str]], bytes]:
     """The row as far as it is known when money is set aside: what the sweeper completes if this worker dies."""
 
-    def draft(op: Op, grant: Grant, request: Request) -> bytes:
+    def draft(op: Op, grant: Grant, request: Request, uncovered: Mapping[str, str]) -> bytes:
         row = drafted(snapshot, op, grant.principal, grant.considered, request)
-        return _encode(replace(row, end_user=grant.end_user, session=grant.session))
+        flags = downgraded(uncovered)
+        return _encode(replace(row, end_user=grant.end_user, session=grant.session, flags=flags))
 
     return draft
 
@@ -95,7 +96,7 @@ def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None) -> Row:
         passage_ids=x.passages.ids if hasattr(x, "passages") else (),
         usage=x.received.usage,
         charge_lines=charge.lines if charge else (),
-        estimated_nano=hold.estimate.amount_nano if hold else 0,
+        estimated_nano=hold.estimated_nano if hold else 0,
         held_nano=hold.estimate.amount_nano if hold else 0,
         charged_nano=charge.amount_nano if charge else 0,
         overrun_nano=charge.overrun_nano if charge else 0,
@@ -283,4 +284,10 @@ def _flags(x: Exchange, bodies: Bodies | None) -> tuple[str, ...]:
         "mode_observed": hasattr(x, "grant") and x.grant.mode is Mode.OBSERVE,
     }
     flags = [flag for flag, holds in said.items() if holds]
+    flags += downgraded(x.hold.uncovered) if hasattr(x, "hold") else ()
     return (*flags, f"replay_of:{x.replay_of}") if hasattr(x, "replay_of") else tuple(flags)
+
+
+def downgraded(uncovered: Mapping[str, str]) -> tuple[str, ...]:
+    """A flag for every level whose budget had room for some of the models only."""
+    return tuple(f"downgraded:{level}" for level in dict.fromkeys(uncovered.values()))

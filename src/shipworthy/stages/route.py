@@ -12,8 +12,9 @@ fastest        decayed median of time to first token (half-life 60 s); a model w
 least-busy     requests in flight at this worker ÷ the provider's concurrent_max
 =============  ==================================================================================================
 
-A model whose circuit is open goes to the end of the candidates as left; when none is closed the request is refused with the
-shortest wait. Ties keep the manifest's order.
+A model that the hold does not cover, or whose circuit is open, goes to the end of the candidates as left; when none is
+closed the request is refused with the shortest wait. Ties keep the manifest's order. Then the hold is trimmed to what may
+really run.
 """
 
 from __future__ import annotations
@@ -27,54 +28,68 @@ from shipworthy.model.chat import Request
 from shipworthy.model.errors import Refusal
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.identity import Grant
+from shipworthy.model.ledger import Hold
 from shipworthy.model.op import Op
 from shipworthy.model.policy import UseCase
 from shipworthy.model.prompt import Fitted
 from shipworthy.model.route import Candidate, Model, Route, Strategy
-from shipworthy.stages.estimate import expected_cost
+from shipworthy.ports import Ledger
+from shipworthy.stages.estimate import expected_cost, trimmed
 
 EXPLORE_ONE_IN = 20
 
 Scored = list[tuple[float, Model]]
 
 
-def make_route(fleet: Fleet) -> Callable[[Op, Grant, Request, Fitted], Route]:
+def make_route(fleet: Fleet, ledger: Ledger) -> Callable[[Op, Grant, Hold, Request, Fitted], Route]:
     """The stage, over what this worker has learned of its models."""
 
-    def route(op: Op, grant: Grant, request: Request, fitted: Fitted) -> Route:
+    def route(op: Op, grant: Grant, hold: Hold, request: Request, fitted: Fitted) -> Route:
         now_ns = op.clock.monotonic_ns()
         fleet.arrived()
-        open_now = [model for model in grant.permitted if not fleet.of(model).circuit.admits(now_ns)]
-        closed = [model for model in grant.permitted if model not in open_now]
-        forbidden = tuple(candidate for candidate in grant.considered.candidates if not candidate.taken)
-        left = tuple(Candidate(m.name, m.provider.name, False, "circuit open") for m in open_now)
+        closed, left = sift(grant, hold, fleet, now_ns)
         if not closed:
-            wait_s = min(fleet.of(model).circuit.retry_after_s(now_ns) for model in open_now)
-            seen = replace(grant.considered, candidates=(*left, *forbidden))
-            raise Refusal("route.unavailable", retry_after_s=max(1.0, wait_s), considered=seen)
+            waits_s = [
+                fleet.of(m).circuit.retry_after_s(now_ns) for m in grant.permitted if m.name not in hold.uncovered
+            ]
+            seen = replace(grant.considered, candidates=left)
+            raise Refusal("route.unavailable", retry_after_s=max(1.0, min(waits_s)), considered=seen)
+        strategy = grant.use_case.strategy
         scored = order(grant.use_case, closed, request, fitted, fleet, op)
         taken = tuple(
-            Candidate(model.name, model.provider.name, True, _reason(grant.use_case.strategy, place), round(score, 6))
+            Candidate(model.name, model.provider.name, True, _reason(strategy, place), round(score, 6))
             for place, (score, model) in enumerate(scored)
         )
-        return Route(
-            models=tuple(model for _, model in scored),
-            candidates=(*taken, *left, *forbidden),
-            strategy=grant.use_case.strategy,
-            rules=grant.considered.rules,
-        )
+        models = tuple(model for _, model in scored)
+        ledger.trim(op, hold, trimmed(request, fitted, models))
+        return Route(models, (*taken, *left), strategy, grant.considered.rules)
 
     return route
 
 
+def sift(grant: Grant, hold: Hold, fleet: Fleet, now_ns: int) -> tuple[list[Model], tuple[Candidate, ...]]:
+    """The permitted models that may be tried now, in the manifest's order; and every other one, with why it is left."""
+    closed: list[Model] = []
+    left: list[Candidate] = []
+    for model in grant.permitted:
+        if level := hold.uncovered.get(model.name):
+            left.append(Candidate(model.name, model.provider.name, False, f"left: budget of {level} exhausted"))
+        elif fleet.of(model).circuit.admits(now_ns):
+            closed.append(model)
+        else:
+            left.append(Candidate(model.name, model.provider.name, False, "circuit open"))
+    left += [candidate for candidate in grant.considered.candidates if not candidate.taken]
+    return closed, tuple(left)
+
+
 def order(use_case: UseCase, models: Sequence[Model], request: Request, fitted: Fitted, fleet: Fleet, op: Op) -> Scored:
     """``models`` with the strategy's figure, best first."""
-    draw = random.Random(op.id.int)  # noqa: S311  # a fair draw that the record can repeat, not a secret
     match use_case.strategy:
         case Strategy.FIRST:
             return [(float(place), model) for place, model in enumerate(models)]
         case Strategy.WEIGHTED:
             weights = dict(zip((m.name for m in use_case.models), use_case.weights, strict=True))
+            draw = _fair_draw(op)
             keyed = [(draw.random() ** (1.0 / weights[m.name]) if weights[m.name] else 0.0, m) for m in models]
             return sorted(keyed, key=lambda pair: -pair[0])
         case Strategy.CHEAPEST:
@@ -82,12 +97,18 @@ def order(use_case: UseCase, models: Sequence[Model], request: Request, fitted: 
         case Strategy.FASTEST:
             timed = [(fleet.of(model).first_token_ms.value_ms() or 0.0, model) for model in models]
             ranked = _ascending(timed)
+            draw = _fair_draw(op)
             if len(ranked) > 1 and draw.randrange(EXPLORE_ONE_IN) == 0:
                 place = draw.randrange(1, len(ranked))
                 ranked.insert(0, ranked.pop(place))
             return ranked
         case Strategy.LEAST_BUSY:
             return _ascending([(_busy(model, fleet), model) for model in models])
+
+
+def _fair_draw(op: Op) -> random.Random:
+    """A draw that the record can repeat; no secret."""
+    return random.Random(op.id.int)  # noqa: S311
 
 
 def _ascending(scored: Scored) -> Scored:
