@@ -19,6 +19,7 @@ from shipworthy.adapters.embedded.postgres import attach
 from shipworthy.adapters.identity.development import DevelopmentIssuer, open_development_issuer
 from shipworthy.adapters.identity.issuers import Issuers
 from shipworthy.adapters.identity.settings import identity_settings
+from shipworthy.adapters.leasing.ledger import LeasedLedger
 from shipworthy.adapters.policy.cel import compile_condition
 from shipworthy.adapters.prices.table import price_of
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
@@ -33,11 +34,15 @@ from shipworthy.adapters.store.exchanges import StoreExchanges
 from shipworthy.adapters.store.key_cache import KeyCache
 from shipworthy.adapters.store.keyring import Keyring, open_keyring
 from shipworthy.adapters.store.keys import StoreKeys
-from shipworthy.adapters.store.ledger import PostgresLedger
+from shipworthy.adapters.store.ledger import LEASES_CHANNEL, PostgresLedger
 from shipworthy.adapters.store.listen import listen
+from shipworthy.adapters.store.pause_cache import PauseCache
+from shipworthy.adapters.store.pauses import CHANNEL as PAUSES_CHANNEL
+from shipworthy.adapters.store.pauses import StorePauses
 from shipworthy.adapters.store.pool import Store, StoreRole
 from shipworthy.adapters.store.recorder import PostgresRecorder
 from shipworthy.adapters.store.repeats import StoreRepeats
+from shipworthy.adapters.store.spend_watch import StoreSpendWatch
 from shipworthy.adapters.store.sweep import StoreSweeper, holders
 from shipworthy.adapters.store.vault import Vault
 from shipworthy.manifest.files import Texts
@@ -59,6 +64,7 @@ from shipworthy.stages.dedupe import make_dedupe
 from shipworthy.stages.encode import encode
 from shipworthy.stages.fit import fit
 from shipworthy.stages.identify import Identify, make_identify
+from shipworthy.stages.pausing import unless_paused
 from shipworthy.stages.record import Took, make_draft, make_record
 from shipworthy.stages.reserve import make_reserve
 from shipworthy.stages.route import make_route
@@ -180,10 +186,16 @@ class DataWorker:
         self._took = took
         self._store_away = ""
         self._fleet = Fleet(self.clock.monotonic_ns(), self._circuit_changed)
-        self._ledger = PostgresLedger(ground.store, launch.process_id, strict=self._strict)
+        self._workers = loaded.deployment.server.workers
+        direct = PostgresLedger(ground.store, launch.process_id, strict=self._strict)
+        self.ledger = LeasedLedger(direct, self.clock, self.observe, self._strict, lambda: self._workers)
         self.vault = Vault(ground.keyring)
-        self._recorder = PostgresRecorder(ground.store, self.vault, self.observe)
+        self._recorder = PostgresRecorder(
+            ground.store, self.vault, self.observe, worker=launch.process_id, settled=self.ledger.settled
+        )
+        self.ledger.recorder = self._recorder
         self._repeats = StoreRepeats(ground.store, ground.keyring.repeats_key)
+        self.pauses = PauseCache(StorePauses(ground.store), self.clock, self.observe)
         self._reach = Reach(build_upstream)
         self.live = self._build(loaded, launch.models)
 
@@ -200,14 +212,18 @@ class DataWorker:
             await asyncio.sleep(STORE_LOOK_S)
 
     async def close(self) -> None:
-        """Commits what is queued, then ends every connection."""
+        """Commits what is queued, gives every lease back, then ends every connection."""
         await self._recorder.close()
+        await self.ledger.close()
         await self._reach.close()
 
     async def reload(self, texts: Texts, models: Mapping[str, ModelServer]) -> str:
         """Puts the manifest that ``texts`` are in force for new requests; says why not when that cannot be."""
         try:
-            self.live = self._build(await asyncio.to_thread(read_manifest, self._config, given=texts), models)
+            loaded = await asyncio.to_thread(read_manifest, self._config, given=texts)
+            self.live = self._build(loaded, models)
+            self._workers = loaded.deployment.server.workers
+            self.ledger.recall()  # what they were taken for may have another cap now
         except StartRefused as refused:
             return str(refused)
         except Exception as unforeseen:  # noqa: BLE001  # whatever it is, the manifest in force serves on
@@ -237,18 +253,20 @@ class DataWorker:
             decode=timed("decode", make_decode()),
             authorize=timed("authorize", make_authorize(snapshot)),
             dedupe=timed("dedupe", make_dedupe(self._repeats)),
-            reserve=timed("reserve", make_reserve(self._ledger, make_draft(snapshot))),
+            reserve=timed(
+                "reserve", unless_paused(self.pauses.check, make_reserve(self.ledger, make_draft(snapshot)))
+            ),
             resolve=timed("resolve", unconfigured.resolve),
             retrieve=timed("retrieve", unconfigured.retrieve),
             screen=timed("screen", unconfigured.screen),
             fit=timed("fit", fit),
             recall=timed("recall", unconfigured.recall),
-            route=timed("route", make_route(self._fleet, self._ledger)),
-            call=timed("call", make_call(ways, self._fleet, self._ledger)),
+            route=timed("route", make_route(self._fleet, self.ledger)),
+            call=timed("call", make_call(ways, self._fleet, self.ledger)),
             inspect=unconfigured.inspect,
             encode=encode,
             settle=timed("settle", settle),
-            record=make_record(snapshot, self._recorder, self._repeats, self._took),
+            record=make_record(snapshot, self._recorder, self.ledger, self._repeats, self._took),
         )
         return Live(snapshot, stages)
 
@@ -275,11 +293,22 @@ async def launch_worker(launch: Launch, loaded: Loaded, observe: Observe, took: 
     async with Ground(loaded, launch.store_url, observe, SystemClock()) as ground:
         worker = DataWorker(launch, loaded, ground, took)
         await ground.issuers.first_keys()
-        looking = asyncio.create_task(worker.run())
+        looking = [
+            asyncio.create_task(each)
+            for each in (
+                worker.run(),
+                worker.ledger.run(),
+                worker.pauses.watch(),
+                listen(ground.store, PAUSES_CHANNEL, worker.pauses.wake, observe),
+                listen(ground.store, LEASES_CHANNEL, worker.ledger.wanted_back, observe),
+            )
+        ]
         try:
             yield worker
         finally:
-            looking.cancel()
+            for task in looking:
+                task.cancel()
+            await asyncio.gather(*looking, return_exceptions=True)
             await worker.close()
 
 
@@ -294,12 +323,14 @@ class Control:
         self.sweeper = StoreSweeper(ground.store, vault)
         self.repeats = StoreRepeats(ground.store, ground.keyring.repeats_key)
         self.alerts = StoreAlerts(ground.store)
+        self.spend = StoreSpendWatch(ground.store)
         self.plane = ControlPlane(
             snapshot=self._snapshot,
             identify=self._identified,
             keys=ground.keys,
             acts=StoreActs(ground.store),
             exchanges=StoreExchanges(ground.store, vault),
+            pauses=StorePauses(ground.store),
             corrections=StoreCorrections(ground.store),
             books=StoreBooks(ground.store),
             alerts=self.alerts,

@@ -51,7 +51,9 @@ class World:
         )
         recorder: Any = self.recorder
         repeats: Any = self.repeats
-        self.record = make_record(snapshot, recorder, repeats, lambda row: None)
+        self.left: list[Any] = []
+        ledger: Any = SimpleNamespace(leave=self.left.append)
+        self.record = make_record(snapshot, recorder, ledger, repeats, lambda row: None)
         self.x = Exchange(an_op(self.observed), idempotency_key="key-1")
         self.x.principal = Principal("northwind", "ada")
         self.x.request = a_chat()

@@ -19,7 +19,7 @@ from shipworthy.model.money import Basis
 from shipworthy.model.observation import Ended, Refused, StoreDegraded
 from shipworthy.model.op import Op, Step
 from shipworthy.model.policy import Mode, Snapshot
-from shipworthy.ports import Entry, Recorder, Repeats, Stored
+from shipworthy.ports import Entry, Ledger, Recorder, Repeats, Stored
 from shipworthy.stages.dedupe import scope_of
 
 DETAIL_CHARS_MAX = 2_000
@@ -34,7 +34,7 @@ Took = Callable[[Row], None]
 
 
 def make_record(
-    snapshot: Snapshot, recorder: Recorder, repeats: Repeats, took: Took
+    snapshot: Snapshot, recorder: Recorder, ledger: Ledger, repeats: Repeats, took: Took
 ) -> Callable[[Op, Exchange], Awaitable[None]]:
     """The stage, over the store. Under ``strict`` it returns when the row is committed, else when it is queued."""
 
@@ -46,10 +46,14 @@ def make_record(
         bodies = bodies_of(snapshot, x)
         row = row_of(snapshot, x, bodies)
         entry = Entry(row, bodies, getattr(x, "hold", None), getattr(x, "charge", None))
-        if snapshot.strict:
-            await recorder.record(entry)
-        else:
-            recorder.enqueue(entry)
+        try:
+            if snapshot.strict:
+                await recorder.record(entry)
+            else:
+                recorder.enqueue(entry)
+        finally:
+            if entry.hold is not None:
+                ledger.leave(entry.hold)
         took(row)
         op.observe(ended(row))
         if x.idempotency_key and hasattr(x, "grant"):

@@ -149,7 +149,7 @@ class KeyCache:
 
     # ------------------------------------------------------------------------------------------ what keeps it known
 
-    def wake(self) -> None:
+    def wake(self, _: str = "") -> None:
         """A key changed, or may have: asks for the number now."""
         self._woken.set()
 

@@ -25,6 +25,8 @@ from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
 from shipworthy.model.op import Op
 from shipworthy.ports import Advance, Ask, Draft
 
+LEASES_CHANNEL = "shipworthy_leases"
+
 
 class LedgerBounds(Struct, frozen=True):
     """Every bound of a reservation."""

@@ -17,10 +17,10 @@ RETRY_S_MIN = 0.5
 RETRY_S_MAX = 30.0
 
 
-async def listen(store: Store, channel: str, heard: Callable[[], None], observe: Observe) -> None:
-    """Calls ``heard`` at each notification on ``channel`` and after each (re)connect, for ever; cancel it to end.
+async def listen(store: Store, channel: str, heard: Callable[[str], None], observe: Observe) -> None:
+    """Calls ``heard`` with the payload of each notification on ``channel``, and with "" after each (re)connect, for ever.
 
-    A lost connection is said once and made again, with growing waits.
+    Cancel it to end. A lost connection is said once and made again, with growing waits.
     """
     wait_s = RETRY_S_MIN
     while True:
@@ -28,9 +28,9 @@ async def listen(store: Store, channel: str, heard: Callable[[], None], observe:
             async with await psycopg.AsyncConnection.connect(store.conninfo(StoreRole.APP), autocommit=True) as conn:
                 await conn.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
                 wait_s = RETRY_S_MIN
-                heard()  # what was notified while nobody listened
-                async for _ in conn.notifies():
-                    heard()
+                heard("")  # what was notified while nobody listened
+                async for notified in conn.notifies():
+                    heard(notified.payload)
         except (psycopg.Error, OSError) as lost:
             if wait_s == RETRY_S_MIN:
                 observe(StoreDegraded(f"listen {channel}", first_line(lost), 0))
