@@ -1,7 +1,7 @@
 """Delivery of alerts to a webhook: at least once, with one delivery id and the same words at every try, for a day at most.
 
-Tried again: no connection, no answer in time, 408, 425, 429 and 5xx. Anything else that is not 2xx is final: the receiver has
-read the alert and does not want it, and saying it again would not change that.
+Tried again: no connection, no answer in time, 408, 425, 429 and 5xx. Anything else that is not 2xx is final: the receiver
+has read the alert and does not want it, and saying it again would not change that.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
 from shipworthy.control.access import KeyAsked, authority, create_key, list_keys, revoke_key
+from shipworthy.control.alert_log import AlertsShown, list_alerts
 from shipworthy.control.finops import CostReport, as_csv, cost_report
 from shipworthy.control.reading import read_bodies, read_exchange, read_page
 from shipworthy.control.shown import (
@@ -96,6 +97,10 @@ class Admin:
             return Response(as_csv(report), media_type="text/csv; charset=utf-8", headers=named)
         return _json(report)
 
+    async def alerts(self, op: Op, holder: Authority, request: Request) -> Response:
+        tenant = Query(request.query_params, ("tenant",), op.clock).text("tenant")
+        return _json(await list_alerts(op, self.plane.alerts, self.plane.acts, holder, tenant))
+
     async def keys(self, op: Op, holder: Authority, request: Request) -> Response:
         tenant = Query(request.query_params, ("tenant",), op.clock).text("tenant")
         found = await list_keys(op, self.plane.keys, self.plane.acts, self.plane.snapshot(), holder, tenant)
@@ -157,6 +162,7 @@ ENDPOINTS: Sequence[Endpoint] = (
         "GET", "/admin/v1/exchanges/{id}/bodies", "bodies", "What was said in it. The read is recorded.", BodiesShown
     ),
     Endpoint("GET", "/admin/v1/cost", "cost", "What was spent, told apart by a dimension.", CostReport, COST),
+    Endpoint("GET", "/admin/v1/alerts", "alerts", "Budget alerts that fired, newest first.", AlertsShown, ("tenant",)),
     Endpoint("GET", "/admin/v1/keys", "keys", "Service keys, newest first.", KeysShown, ("tenant",)),
     Endpoint("POST", "/admin/v1/keys", "create_key", "A new service key, shown once.", KeyMade, (), KeyWanted, 201),
     Endpoint("DELETE", "/admin/v1/keys/{id}", "revoke_key", "Takes a service key back.", KeyShown),
