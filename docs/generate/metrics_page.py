@@ -23,6 +23,7 @@ from shipworthy.model.observation import Observation
 
 LOUDER = {
     "Reloaded": "error when the manifest was refused",
+    "AlertPosted": "warning when it is tried again, error when it is given up",
     "Ended": "warning when the outcome is `failed` or `cut`",
     "Lifecycle": "warning when something died or was refused",
 }

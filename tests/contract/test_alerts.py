@@ -475,7 +475,7 @@ def test_killed_between_post_and_mark_it_is_delivered_again_under_the_same_id(fr
             with Receiver() as receiver:
                 (claimed,) = await dead.alerts.claim(8)
                 await WebhookPoster(receiver.url, SECRET, DialClock(dial)).post(claimed.id, b"{}")  # and is killed
-                dial.turn(29)
+                dial.turn(19)
                 assert await alive.post(receiver.url, snapshot_with()) == []
                 dial.turn(1)
                 assert await alive.post(receiver.url, snapshot_with()) == [Delivery.DELIVERED]

@@ -20,7 +20,7 @@ FORGET_S = 3600.0
 
 
 async def alert_for_ever(running: Control, observe: Observe) -> None:
-    """Until cancelled. A receiver that hangs delays no look; a POST that is cut off is made again once its claim has run out."""
+    """Until cancelled. A receiver that hangs delays no look; a POST that is cut off is made again once its claim is over."""
     rounds, in_flight = Rounds(), set[asyncio.Task[None]]()
     away, forget_at = False, 0.0
     try:
