@@ -20,6 +20,7 @@ from shipworthy.adapters.identity.development import DevelopmentIssuer, open_dev
 from shipworthy.adapters.identity.issuers import Issuers
 from shipworthy.adapters.identity.settings import identity_settings
 from shipworthy.adapters.leasing.ledger import LeasedLedger
+from shipworthy.adapters.leasing.quotas import ProviderQuotas
 from shipworthy.adapters.policy.cel import compile_condition
 from shipworthy.adapters.prices.table import price_of
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
@@ -189,6 +190,7 @@ class DataWorker:
         self._workers = loaded.deployment.server.workers
         direct = PostgresLedger(ground.store, launch.process_id, strict=self._strict)
         self.ledger = LeasedLedger(direct, self.clock, self.observe, self._strict, lambda: self._workers)
+        self._quotas = ProviderQuotas(self.ledger)
         self.vault = Vault(ground.keyring)
         self._recorder = PostgresRecorder(
             ground.store, self.vault, self.observe, worker=launch.process_id, settled=self.ledger.settled
@@ -253,16 +255,14 @@ class DataWorker:
             decode=timed("decode", make_decode()),
             authorize=timed("authorize", make_authorize(snapshot)),
             dedupe=timed("dedupe", make_dedupe(self._repeats)),
-            reserve=timed(
-                "reserve", unless_paused(self.pauses.check, make_reserve(self.ledger, make_draft(snapshot)))
-            ),
+            reserve=timed("reserve", unless_paused(self.pauses.check, make_reserve(self.ledger, make_draft(snapshot)))),
             resolve=timed("resolve", unconfigured.resolve),
             retrieve=timed("retrieve", unconfigured.retrieve),
             screen=timed("screen", unconfigured.screen),
             fit=timed("fit", fit),
             recall=timed("recall", unconfigured.recall),
             route=timed("route", make_route(self._fleet, self.ledger)),
-            call=timed("call", make_call(ways, self._fleet, self.ledger)),
+            call=timed("call", make_call(ways, self._fleet, self.ledger, self._quotas)),
             inspect=unconfigured.inspect,
             encode=encode,
             settle=timed("settle", settle),

@@ -30,7 +30,7 @@ from shipworthy.model.pause import Pause, PauseAsked, Placed
 from shipworthy.model.policy import Runaway, Snapshot
 from shipworthy.model.prompt import Fitted, Hit, Prompt
 from shipworthy.model.reading import CostAsked, CostLine, Page, Place, Wanted
-from shipworthy.model.route import Attempt, Model, Route
+from shipworthy.model.route import Attempt, Model, Provider, Route
 from shipworthy.model.runaway import Normal, Spender, Suspect
 
 # ---------------------------------------------------------------------------------------------- the edge
@@ -188,8 +188,21 @@ class Ledger(Protocol):
         """The exchange of ``hold`` has ended, recorded or not: it takes no place any more. Never raises."""
 
 
+class Quotas(Protocol):
+    """What a provider allows the key that we call it with, exact across workers and servers."""
+
+    async def take(self, op: Op, provider: Provider, tokens: int) -> Hold | None:
+        """One request of so many tokens, at most; None = the provider has no limits.
+
+        Raises ProviderFailure *capacity* before the provider would say 429; Refusal when the store is away.
+        """
+
+    def used(self, taken: Hold, tokens: int, *, sent: bool) -> None:
+        """What the attempt really used; one that was not sent does not count."""
+
+
 class Ask(Struct, frozen=True):
-    """A lease that is wanted beside a reservation, or more for one: what is wished for, shared by so many workers at least."""
+    """A lease that is wanted beside a reservation, or more for one; shared with so many workers at least."""
 
     lease_id: UUID
     wish: Share

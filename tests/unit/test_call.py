@@ -16,10 +16,10 @@ from shipworthy.model.circuit import State
 from shipworthy.model.errors import FailureKind, ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.ledger import Hold, Standing
-from shipworthy.model.money import Component, Price
+from shipworthy.model.money import Component, Price, Usage
 from shipworthy.model.op import Op
 from shipworthy.model.prompt import Fitted
-from shipworthy.model.route import Attempt, Model, Route, Strategy, Timeouts
+from shipworthy.model.route import Attempt, Model, Provider, Quota, Route, Strategy, Timeouts
 from shipworthy.stages.call import make_call
 
 HEAD, WORD, END = Event(b"head"), Event(b"word", deltas=(Delta(0, DeltaKind.TEXT, "hi", ()),)), Event(b"end", done=True)
@@ -77,6 +77,27 @@ class Ledger:
         return replace(hold, estimate=replace(hold.estimate, amount_nano=amount_nano))
 
 
+class Quotas:
+    """Of a provider's own limits: room for so many requests."""
+
+    def __init__(self) -> None:
+        self.room: dict[str, int] = {}
+        self.away = False
+        self.taken: list[tuple[str, int]] = []
+        self.used_: list[tuple[int, bool]] = []
+
+    async def take(self, op: Op, provider: Provider, tokens: int) -> Hold:
+        if self.away:
+            raise Refusal("reserve.store_unavailable")
+        if not self.room.get(provider.name, 1):
+            raise ProviderFailure(FailureKind.CAPACITY, "full", sent=False)
+        self.taken.append((provider.name, tokens))
+        return Hold(op.id, "@providers", an_estimate(0, tokens), (), Standing())
+
+    def used(self, taken: Hold, tokens: int, *, sent: bool) -> None:
+        self.used_.append((tokens, sent))
+
+
 class World:
     def __init__(self, *scripts: Script, timeouts: Timeouts | None = None) -> None:
         self.scripts = scripts
@@ -89,7 +110,8 @@ class World:
         given = timeouts or Timeouts(connect_ms=100, first_token_ms=80, total_ms=300)
         self.models = tuple(self._model(f"m{place}", given) for place in range(len(scripts)))
         reach = {model.provider.name: script for model, script in zip(self.models, scripts, strict=True)}
-        self._call = make_call(reach, self.fleet, self.ledger)  # type: ignore[arg-type]
+        self.quotas = Quotas()
+        self._call = make_call(reach, self.fleet, self.ledger, self.quotas)  # type: ignore[arg-type]
 
     def _model(self, name: str, timeouts: Timeouts) -> Model:
         return replace(a_model(replace(a_provider("x", None, timeouts), name=f"p-{name}")), name=name)
@@ -372,5 +394,51 @@ def test_five_failures_open_the_circuit_and_say_so() -> None:
         with pytest.raises(Refusal):
             await world.call()
         assert world.attempts[0].failure == "capacity"
+
+    run(scenario)
+
+
+def limited(world: World) -> World:
+    """Every provider with limits of its own."""
+    world.models = tuple(
+        replace(model, provider=replace(model.provider, limits=Quota(requests_per_min=1))) for model in world.models
+    )
+    return world
+
+
+def test_a_provider_whose_own_limit_is_reached_is_passed_over_without_a_request() -> None:
+    async def scenario() -> None:
+        world = limited(World(Script(WORD, END), Script(WORD, replace(END, usage=Usage(input=7, output=5)))))
+        world.quotas.room["p-m0"] = 0
+        reply = await world.call()
+        assert reply.model.name == "m1"
+        await drained(reply)
+        assert [(a.failure, a.sent) for a in world.attempts] == [("capacity", False), ("", True)]
+        assert world.scripts[0].opened == 0
+        assert world.quotas.used_ == [(12, True)]
+        assert world.idle()
+
+    run(scenario)
+
+
+def test_what_was_not_sent_does_not_count_against_a_provider() -> None:
+    async def scenario() -> None:
+        world = limited(World(Script(opening=failure(FailureKind.CONNECT)), Script(WORD, END)))
+        await drained(await world.call())
+        assert [sent for _, sent in world.quotas.used_] == [failure(FailureKind.CONNECT).sent, True]
+        assert [name for name, _ in world.quotas.taken] == ["p-m0", "p-m1"]
+
+    run(scenario)
+
+
+def test_without_the_store_nothing_is_sent_to_a_provider_that_has_limits() -> None:
+    async def scenario() -> None:
+        world = limited(World(Script(WORD, END)))
+        world.quotas.away = True
+        with pytest.raises(Refusal, match=r"reserve\.store_unavailable"):
+            await world.call()
+        assert world.attempts == []
+        assert world.scripts[0].opened == 0
+        assert world.idle()
 
     run(scenario)

@@ -25,8 +25,8 @@ from shipworthy.model.op import Op
 from shipworthy.model.prompt import Fitted
 from shipworthy.model.quoting import unquoted
 from shipworthy.model.route import Attempt, Model, Route
-from shipworthy.ports import Ledger, Upstream
-from shipworthy.stages.estimate import ceiling_cost, ceiling_output, expected_input, within
+from shipworthy.ports import Ledger, Quotas, Upstream
+from shipworthy.stages.estimate import ceiling_cost, ceiling_output, expected_input
 
 HEAD_EVENTS_MAX = 64
 """Events without content that may come before the first delta."""
@@ -34,7 +34,7 @@ HEAD_EVENTS_MAX = 64
 Call = Callable[[Op, Route, Request, Fitted, Hold, list[Attempt]], Awaitable[Reply]]
 
 
-def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -> Call:
+def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger, quotas: Quotas) -> Call:
     """The stage, over the providers that can be reached and what is known of them."""
 
     async def call(
@@ -48,7 +48,7 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
                 break
             mine = _within(fitted, model)
             await _cover(op, ledger, hold, route, model, request, mine, attempts)
-            attempt = _Attempt(op, model, request, fleet, attempts)
+            attempt = _Attempt(op, model, request, fleet, quotas, attempts)
             try:
                 return await attempt.start(upstreams[model.provider.name], mine)
             except ProviderFailure as failure:
@@ -61,9 +61,10 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger) -
 
 
 def _within(fitted: Fitted, model: Model) -> Fitted:
-    """``fitted`` for ``model``: with a cap beyond what its model can give, a provider would reject the rescue."""
-    cap = within(fitted, model)
-    return fitted if cap == fitted.output_tokens_max else replace(fitted, output_tokens_max=cap)
+    """``fitted`` for ``model``: a provider rejects a cap beyond what its model can give, and the rescue with it."""
+    if fitted.output_tokens_max <= model.output_tokens_max:
+        return fitted
+    return replace(fitted, output_tokens_max=model.output_tokens_max)
 
 
 async def _cover(
@@ -104,14 +105,19 @@ class _Attempt:
 
     __slots__ = (
         "_attempts", "_began_ns", "_deadline_s", "_events", "_first_ns", "_fleet", "_head", "_model", "_noted", "_op",
-        "_request", "_started_ns",
+        "_quotas", "_request", "_started_ns", "_taken", "_tokens",
     )  # fmt: skip
 
-    def __init__(self, op: Op, model: Model, request: Request, fleet: Fleet, attempts: list[Attempt]) -> None:
+    def __init__(
+        self, op: Op, model: Model, request: Request, fleet: Fleet, quotas: Quotas, attempts: list[Attempt]
+    ) -> None:
         self._op = op
         self._model = model
         self._request = request
         self._fleet = fleet
+        self._quotas = quotas
+        self._taken: Hold | None = None  # of the provider's own limits
+        self._tokens = 0  # as much as is known to be used of it
         self._attempts = attempts
         self._began_ns = op.clock.monotonic_ns()
         self._started_ns = op.elapsed_ns()
@@ -128,6 +134,7 @@ class _Attempt:
             failure = ProviderFailure(FailureKind.CAPACITY, busy, sent=False)
             self._note(failure)
             raise failure
+        await self._take(fitted)
         now_s = asyncio.get_running_loop().time()
         timeouts = self._model.provider.timeouts
         self._deadline_s = now_s + timeouts.total_ms / 1000
@@ -143,6 +150,25 @@ class _Attempt:
         self._first_ns = self._op.clock.monotonic_ns() - self._began_ns
         return Reply(self._model, len(self._attempts), self._request.stream, Source.MODEL, self)
 
+    async def _take(self, fitted: Fitted) -> None:
+        """Of the provider's own limits, what this attempt may use. Raises ProviderFailure; the attempt is noted then."""
+        provider = self._model.provider
+        if provider.limits is None:
+            return
+        self._tokens = expected_input(self._request, self._model) + ceiling_output(
+            self._request, fitted.output_tokens_max
+        )
+        try:
+            self._taken = await self._quotas.take(self._op, provider, self._tokens)
+        except ProviderFailure as full:
+            self._failed(full)
+            raise
+        except BaseException:  # a cancel too must give the place back; nothing was sent
+            self._noted = True
+            self._fleet.end(self._model)
+            self._fleet.released(self._model)
+            raise
+
     def __aiter__(self) -> _Attempt:
         return self
 
@@ -155,6 +181,7 @@ class _Attempt:
             event = await self._next()
         if event.usage is not None and event.usage.basis is Basis.REPORTED:
             self._fleet.of(self._model).learned_output(event.usage.output)
+            self._tokens = event.usage.input + event.usage.output
         if event.done:
             self._succeeded()
         return event
@@ -216,6 +243,8 @@ class _Attempt:
     def _note(self, failure: ProviderFailure | None, ended: str = "") -> None:
         """Appends what the record keeps of this attempt, once."""
         self._noted = True
+        if self._taken is not None:
+            self._quotas.used(self._taken, self._tokens, sent=failure is None or failure.sent)
         billable = ended or (failure is not None and failure.sent and failure.status in (None, 200))
         self._attempts.append(
             Attempt(

@@ -60,25 +60,24 @@ class LeasedLedger:
             path = self._path(tenant, claims)
             if path is None:
                 return await self._store.reserve(op, tenant, claims, estimate, draft)
-        now_ns = self._clock.monotonic_ns()
         hold = Hold(op.id, tenant, estimate, path.claims, _UNKNOWN)
-        purse = path.purse
-        if path.bounded and not (purse is not None and purse.draw(hold, now_ns)):
-            direct = await self._ask(op, path, hold, draft)
-            if direct:
-                return hold
-        path.last_ns = now_ns
-        purse = hold.purse
-        if purse is not None:
-            hold.standing = purse.stands()
-            if purse.scarce and not path.refilling:
-                self._refill(path, estimate)
+        if await self._set_aside(op, path, hold, draft):
+            return hold
         try:
             await self._intend(op, hold, draft)
         except BaseException:  # also a cancel: nothing is sent for it, so nothing is held for it
-            if purse is not None:
-                purse.undo(hold)
+            if hold.purse is not None:
+                hold.purse.undo(hold)
             raise
+        return hold
+
+    async def share(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate) -> Hold:
+        """A reservation of no money, that nothing is recorded of: always from a lease. Raises as ``reserve`` does."""
+        path = self._by_claims.get(id(claims)) or self._path(tenant, claims)
+        if path is None:
+            raise StoreUnavailable(f"store.paths: more than {self._bounds.paths_max} paths are in use")
+        hold = Hold(uuid7(self._clock.unix_ns()), tenant, estimate, path.claims, _UNKNOWN)
+        await self._set_aside(op, path, hold, None)
         return hold
 
     async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:
@@ -192,10 +191,28 @@ class LeasedLedger:
                 path.retire()
             path.forget_ended()
 
-    async def _ask(self, op: Op, path: Path, hold: Hold, draft: Draft) -> bool:
+    async def _set_aside(self, op: Op, path: Path, hold: Hold, draft: Draft | None) -> bool:
+        """Draws ``hold`` from the path's lease, or reserves it directly: then True. Without a draft it never does."""
+        now_ns = self._clock.monotonic_ns()
+        purse = path.purse
+        if (
+            path.bounded
+            and not (purse is not None and purse.draw(hold, now_ns))
+            and await self._ask(op, path, hold, draft)
+        ):
+            return True
+        path.last_ns = now_ns
+        purse = hold.purse
+        if purse is not None:
+            hold.standing = purse.stands()
+            if purse.scarce and not path.refilling:
+                self._refill(path, hold.estimate)
+        return False
+
+    async def _ask(self, op: Op, path: Path, hold: Hold, draft: Draft | None) -> bool:
         """Sets ``hold`` aside with the store's help; whether directly. One asks for a lease, others wait for its answer."""
         for _ in range(self._bounds.waits_max):
-            if path.asking is None or self._clock.monotonic_ns() < path.near_until_ns:
+            if path.asking is None or (draft is not None and self._clock.monotonic_ns() < path.near_until_ns):
                 break
             path.waiting += 1
             try:
@@ -205,21 +222,23 @@ class LeasedLedger:
             if path.purse is not None and path.purse.draw(hold, self._clock.monotonic_ns()):
                 return False
         now_ns = self._clock.monotonic_ns()
-        if now_ns < path.near_until_ns or path.asking is not None or not path.is_hot(now_ns, self._hot_ns):
+        cold = now_ns < path.near_until_ns or path.asking is not None or not path.is_hot(now_ns, self._hot_ns)
+        if cold and draft is not None:
             return await self._ask_directly(op, path, hold, draft)
         path.last_ns = now_ns
-        path.asking = asyncio.get_running_loop().create_future()
+        asking = path.asking = asyncio.get_running_loop().create_future()
         try:
             return await self._ask_for_lease(op, path, hold, draft)
         finally:
-            path.asking.set_result(None)
-            path.asking = None
+            asking.set_result(None)
+            if path.asking is asking:
+                path.asking = None
 
-    async def _ask_for_lease(self, op: Op, path: Path, hold: Hold, draft: Draft) -> bool:
+    async def _ask_for_lease(self, op: Op, path: Path, hold: Hold, draft: Draft | None) -> bool:
         estimate = hold.estimate
-        purse, ask, until_ns = self._asked(path, estimate)
+        purse, ask, until_ns = self._asked(path, estimate, direct=draft is not None)
         try:
-            given = await self._store.reserve_ahead(op, path.tenant, path.claims, estimate, draft, ask)
+            given = await self._store.reserve_ahead(op, path.tenant, path.claims, estimate, draft or _nothing, ask)
         except BaseException as reason:  # even a cancel: others go on without a lease
             self._is_near(path)
             if not isinstance(reason, Refusal):
@@ -234,6 +253,8 @@ class LeasedLedger:
         self._granted(path, purse, given.given, until_ns, given.standing)
         if purse.draw(hold, 0):
             return False
+        if draft is None:
+            raise Refusal("reserve.tokens_limit", retry_after_s=1, level=path.claims[0].key)
         return await self._ask_directly(op, path, hold, draft)  # more tokens were used than estimated: it is in debt
 
     async def _ask_directly(self, op: Op, path: Path, hold: Hold, draft: Draft) -> bool:
@@ -273,7 +294,7 @@ class LeasedLedger:
         finally:
             path.refilling = False
 
-    def _asked(self, path: Path, estimate: Estimate) -> tuple[Purse, Ask, int]:
+    def _asked(self, path: Path, estimate: Estimate, *, direct: bool = True) -> tuple[Purse, Ask, int]:
         """The lease to ask for, or to ask more for, sized by what the path lately used in a turn."""
         purse = path.purse
         if purse is None or purse.retired:
@@ -281,7 +302,7 @@ class LeasedLedger:
             purse = Purse(uuid7(self._clock.unix_ns()), path.claims)
         requests = min(self._bounds.share_min + path.waiting + 2 * path.pace(), self._bounds.share_max)
         wish = purse.wish(requests, estimate.amount_nano, estimate.tokens, path.waiting)
-        return purse, Ask(purse.id, wish, self._workers(), self._bounds.ttl_s), self._until_ns()
+        return purse, Ask(purse.id, wish, self._workers(), self._bounds.ttl_s, direct), self._until_ns()
 
     def _granted(self, path: Path, purse: Purse, given: Share, until_ns: int, standing: Standing) -> None:
         purse.grant(given, until_ns, standing)
@@ -339,6 +360,11 @@ class LeasedLedger:
     def _until_ns(self) -> int:
         """Asked before the store is: until when what it answers may be spent."""
         return self._clock.monotonic_ns() + int((self._bounds.ttl_s - self._bounds.margin_s) * NS)
+
+
+def _nothing() -> bytes:
+    """The draft of what is not recorded."""
+    return b""
 
 
 def _sized(hold: Hold, amount_nano: int) -> Hold:
