@@ -49,7 +49,7 @@ def _intro() -> str:
 
 Two stages choose. **authorize** decides which models of the use case may see the request at all: ability, modality, size,
 the deciding [rule](conditions.md), and the provider's boundary against the data class. **route** orders those by the use
-case's strategy and leaves out models whose circuit is open. **call** then tries them in that order until one gives a first
+case's strategy and leaves out models whose circuit is open, and those that the money held is not for. **call** then tries them in that order until one gives a first
 delta; afterwards nothing is retried.
 
 Every model of the use case is in the record as a candidate: taken, with the strategy's score, or left, with the reason.
@@ -106,9 +106,19 @@ What is held before anything is paid for is a ceiling, so that no request can co
 - input tokens ≤ bytes of the body without inline media + {MESSAGE_TOKENS} for each part + {IMAGE_TOKENS_MAX:,} for each image
   (a token is never shorter than a byte of UTF-8); sound, files and media that only the provider knows may fill the model's
   whole `context_tokens_max`;
-- output tokens ≤ what the client asked for, else `tokens.output_max`, and the bytes of a `prediction`, × `n`;
+- output tokens ≤ what the client asked for, else `tokens.output_max`, never more than the model's `output_tokens_max`, and the
+  bytes of a `prediction`, × `n`;
 - the amount is that at the dearest component on each side, at the dearest model that is permitted for this request; a
   model that costs nothing holds nothing.
+
+Where the budget of a level has no room for that and names models in `on_exhausted`, the estimate is made again for those of
+them that are permitted, and all levels are asked again. What is held then is for these only: the others are candidates that
+were left, `budget of LEVEL exhausted`, and the row has the flag `downgraded:LEVEL`. A cap is never passed, and a limit is no
+reason to downgrade.
+
+Once the order is known the hold is trimmed to what one attempt can cost at the dearest model *in it*. What was drawn from a lease
+is given back at once; what was reserved straight in the store stays until settlement,
+because giving it back would cost a round trip.
 
 Settlement charges what the provider reports; else what was counted; else this ceiling. Each charge line says which.
 """

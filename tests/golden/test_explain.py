@@ -21,6 +21,21 @@ ID = UUID("019a8c2e-7b41-7d3a-9c05-3f2b1a0e9d48")
 STORIES = {
     "served after a rescue": row(id=ID),
     "spent budget": refused(id=ID),
+    "downgraded": row(
+        id=ID,
+        flags=("downgraded:use_case=support",),
+        strategy="first",
+        model="local",
+        attempts=(Attempt(0, "local", "house", "qwen3-8b", 21 * MS, 1_810 * MS, 619 * MS, status=200),),
+        charge_lines=(ChargeLine(0, "local", Component.INPUT, 1_200, 20_000, 24_000, Basis.REPORTED),),
+        estimated_nano=90_000,
+        held_nano=90_000,
+        charged_nano=24_000,
+        candidates=(
+            Candidate("local", "house", True, "first: first choice"),
+            Candidate("small", "openai", False, "budget of use_case=support exhausted"),
+        ),
+    ),
     "boundary": refused(
         "authorize.boundary",
         id=ID,
@@ -80,7 +95,9 @@ STORIES = {
     "presumed by the sweeper": row(
         id=ID, outcome=Outcome.FAILED, flags=("presumed",), steps=(), lease_id=ID, charge_lines=(), charged_nano=5
     ),
-    "written by another version": refused("stage.unheard_of", id=ID, refusal_detail="", environment="test", region="eu"),
+    "written by another version": refused(
+        "stage.unheard_of", id=ID, refusal_detail="", environment="test", region="eu"
+    ),
 }
 
 

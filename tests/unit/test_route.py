@@ -46,7 +46,7 @@ def test_what_the_money_does_not_cover_is_left_with_its_reason(strategy: Strateg
     route = routed(Trimmed(), {"dear": "use_case=faq"}, strategy=strategy)
     assert {model.name for model in route.models} == {"cheap", "free"}
     (left,) = [candidate for candidate in route.candidates if not candidate.taken]
-    assert (left.model, left.reason) == ("dear", "left: budget of use_case=faq exhausted")
+    assert (left.model, left.reason) == ("dear", "budget of use_case=faq exhausted")
 
 
 def test_the_hold_is_trimmed_to_the_dearest_model_within_its_own_output_cap() -> None:
@@ -67,5 +67,5 @@ def test_when_all_that_is_covered_is_down_the_wait_is_theirs() -> None:
     assert refused.value.retry_after_s is not None
     said = {candidate.model: candidate.reason for candidate in refused.value.considered.candidates}  # type: ignore[attr-defined]
     assert said["free"] == "circuit open"
-    assert said["dear"] == "left: budget of tenant exhausted"
+    assert said["dear"] == "budget of tenant exhausted"
     assert not hasattr(ledger, "amounts"), "nothing was trimmed for a route that does not exist"

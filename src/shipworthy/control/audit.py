@@ -41,7 +41,7 @@ FLAG_WORDS = {
     "body_truncated": "The bodies were longer than their cap and are kept only in part.",
     "mode_observed": "The use case only observes: what policy would have refused was recorded and let through.",
     "overrun": "More was used than was held.",
-    "downgraded": "A budget had no room for the dearest model, so only those served that it names for this case.",
+    "downgraded": "A budget had no room for the dearest model, so only the models could serve that it names to go on with.",
     "usage_ceiling": "Nothing is known of what was used, so the most it can have been was charged.",
     "usage_refused": "The provider reported usage that cannot be true; it was not believed.",
     "usage_implausible": "The provider reported no output although text arrived.",

@@ -8,11 +8,11 @@ media that only the provider knows) by the whole context of the model. It is pri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 from shipworthy.model.chat import Request
 from shipworthy.model.ledger import Estimate
 from shipworthy.model.money import Basis, Usage, round_to_nano
-from shipworthy.model.prompt import Fitted
 from shipworthy.model.route import Ability, Model
 
 IMAGE_TOKENS_MAX = 40_000
@@ -52,31 +52,20 @@ def ceiling_output(request: Request, output_tokens_max: int) -> int:
 def estimate(request: Request, models: Sequence[Model], output_tokens_max: int) -> Estimate:
     """The hold for ``request`` at the dearest of ``models``."""
     input_tokens = ceiling_input(request, models)
-    output_tokens = ceiling_output(request, output_tokens_max)
-    content = request.content
     return Estimate(
         input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        amount_nano=max([ceiling_cost(model, input_tokens, output_tokens, content.images) for model in models]),
+        output_tokens=ceiling_output(request, output_tokens_max),
+        amount_nano=dearest_cost(request, input_tokens, output_tokens_max, models),
         input_expected=max([expected_input(request, model) for model in models]),
-        countable=content.countable,
+        countable=request.content.countable,
     )
 
 
-def trimmed(request: Request, fitted: Fitted, models: Sequence[Model]) -> int:
-    """Nano-USD that one attempt at any of ``models`` can cost at most: each within its own output cap."""
+def dearest_cost(request: Request, input_tokens: int, output_tokens_max: int, models: Sequence[Model]) -> int:
+    """Nano-USD that one attempt at any of ``models`` can cost at most: none is asked for more than it can give."""
     images = request.content.images
-    return max(
-        [
-            ceiling_cost(model, fitted.input_tokens, ceiling_output(request, within(fitted, model)), images)
-            for model in models
-        ]
-    )
-
-
-def within(fitted: Fitted, model: Model) -> int:
-    """The output cap that ``model`` is asked for: a provider rejects one beyond what its model can give."""
-    return min(fitted.output_tokens_max, model.output_tokens_max)
+    outputs = [ceiling_output(request, min(output_tokens_max, model.output_tokens_max)) for model in models]
+    return max(map(ceiling_cost, models, repeat(input_tokens), outputs, repeat(images)))
 
 
 def ceiling_cost(model: Model, input_tokens: int, output_tokens: int, images: int) -> int:

@@ -34,7 +34,7 @@ from shipworthy.model.policy import UseCase
 from shipworthy.model.prompt import Fitted
 from shipworthy.model.route import Candidate, Model, Route, Strategy
 from shipworthy.ports import Ledger
-from shipworthy.stages.estimate import expected_cost, trimmed
+from shipworthy.stages.estimate import dearest_cost, expected_cost
 
 EXPLORE_ONE_IN = 20
 
@@ -61,7 +61,7 @@ def make_route(fleet: Fleet, ledger: Ledger) -> Callable[[Op, Grant, Hold, Reque
             for place, (score, model) in enumerate(scored)
         )
         models = tuple(model for _, model in scored)
-        ledger.trim(op, hold, trimmed(request, fitted, models))
+        ledger.trim(op, hold, dearest_cost(request, fitted.input_tokens, fitted.output_tokens_max, models))
         return Route(models, (*taken, *left), strategy, grant.considered.rules)
 
     return route
@@ -73,7 +73,7 @@ def sift(grant: Grant, hold: Hold, fleet: Fleet, now_ns: int) -> tuple[list[Mode
     left: list[Candidate] = []
     for model in grant.permitted:
         if level := hold.uncovered.get(model.name):
-            left.append(Candidate(model.name, model.provider.name, False, f"left: budget of {level} exhausted"))
+            left.append(Candidate(model.name, model.provider.name, False, f"budget of {level} exhausted"))
         elif fleet.of(model).circuit.admits(now_ns):
             closed.append(model)
         else:
