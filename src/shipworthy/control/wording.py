@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from shipworthy.model.ledger import level_words
 from shipworthy.model.money import NANO_PER_USD
 
 PICO_PER_USD_PER_MILLION = 1_000_000
@@ -59,3 +60,9 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def article(noun: str) -> str:
     """The noun with its indefinite article, by its first letter."""
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def level_of(level: str) -> str:
+    """A level as counters and rows name it, KEY@PERIOD: ``team=support@month`` → team support by month."""
+    key, _, period = level.rpartition("@")
+    return f"{level_words(key)} by {period}" if key else level_words(level)

@@ -81,6 +81,8 @@ STATUSES: dict[str, int] = {
     "record.unavailable": 503,
     "admin.forbidden": 403,
     "admin.other_tenant": 403,
+    "admin.operators_only": 403,
+    "admin.not_corrected": 409,
     "admin.not_found": 404,
     "admin.invalid": 400,
     "admin.unreadable": 409,

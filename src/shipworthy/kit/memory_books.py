@@ -65,9 +65,7 @@ class MemoryBooks:
         self._corrections = corrections
 
     async def balance(self, tenant: str, since: datetime | None, rows_since: datetime, limit: int) -> Balance:
-        return replace(
-            self.says, differences=self.says.differences[:limit], more=len(self.says.differences) > limit
-        )
+        return replace(self.says, differences=self.says.differences[:limit], more=len(self.says.differences) > limit)
 
     async def used(self, provider: str, first: date, last: date) -> Sequence[Used]:
         found: dict[tuple[date, str], Used] = {}

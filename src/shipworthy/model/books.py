@@ -1,4 +1,4 @@
-"""Two ways to check the books: the counters against the rows that they sum up, and the record against a provider's own count."""
+"""Two checks of the books: counters against the rows that they sum up, the record against a provider's own count."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Difference(Struct, frozen=True, kw_only=True):
 
 
 class Balance(Struct, frozen=True, kw_only=True):
-    """Counters beside rows, in one snapshot. ``differences`` is at most as long as was asked; ``more`` = there are others."""
+    """Counters beside rows, in one snapshot. ``differences`` are at most as many as was asked; ``more`` = not all."""
 
     counters: int
     paces: int

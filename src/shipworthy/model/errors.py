@@ -213,6 +213,12 @@ CODES: dict[str, Code] = {
         "The tenant {tenant} is not the caller's.",
         "Leave `tenant` out, or ask an operator: only they see every tenant.",
     ),
+    "admin.operators_only": Code(
+        "Only operators may {what}.", "Ask an operator of the deployment: their groups are under operators.groups."
+    ),
+    "admin.not_corrected": Code(
+        "The exchange {id} is not corrected by ${usd}: {reason}.", "Nothing has changed; look at it with `audit show`."
+    ),
     "admin.not_found": Code(
         "There is no {what} {id} that the caller may see.", "Check the id; what belongs to other tenants is not shown."
     ),
