@@ -5,104 +5,107 @@ Everything here blocks, and belongs in a thread: the recorder's or the sweeper's
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
 from uuid import UUID
 
 import psycopg
-from msgspec import Struct, structs
+from msgspec import structs
 from psycopg.rows import TupleRow, class_row
 
+from shipworthy.adapters.store.arrays import take_ready
 from shipworthy.adapters.store.blocks import blocks
-from shipworthy.adapters.store.ledger import claims_json
-from shipworthy.adapters.store.rows import clean_text, encode
-from shipworthy.adapters.store.vault import DataKey, Sealed, Vault, Wrapped, seal
+from shipworthy.adapters.store.intents import write_intents
+from shipworthy.adapters.store.rows import clean_text
+from shipworthy.adapters.store.settlement import Part, settlement
+from shipworthy.adapters.store.vault import DataKey, Vault, Wrapped, seal
 from shipworthy.model.errors import StoreUnavailable
-from shipworthy.model.exchange import Outcome
-from shipworthy.ports import Entry
+from shipworthy.ports import Entry, Intent
 
 KEY_TRIES_MAX = 3
 
 Connection = psycopg.Connection[TupleRow]
-
-
-class Part(Struct, frozen=True):
-    """One sealed body of an exchange."""
-
-    entry: Entry
-    part: str
-    sealed: Sealed
-    truncated: bool
+Cursor = psycopg.Cursor[TupleRow]
 
 
 class BatchWriter:
-    """Writes batches over one connection of its own, which is replaced when it turns out dead."""
+    """Writes batches over one connection of its own, which is replaced when it turns out dead.
 
-    def __init__(self, conninfo: str, vault: Vault, now: Callable[[], datetime] | None = None) -> None:
+    With ``worker`` the connection holds that worker's lock: while it lives, what the worker sent may still arrive.
+    """
+
+    def __init__(
+        self, conninfo: str, vault: Vault, now: Callable[[], datetime] | None = None, worker: str = ""
+    ) -> None:
         self._conninfo = conninfo
         self._vault = vault
         self._now = now
+        self._worker = worker
         self._sql = blocks("recorder")
         self._conn: Connection | None = None
+        self._heard = False  # whether the connection holds the worker's lock
 
     def write(self, entries: Sequence[Entry], *, presume: bool = False) -> frozenset[UUID]:
         """Commits all of ``entries`` or raises and commits none; returns the ids of the rows that are new.
 
         With ``presume`` an entry stands only where its hold still does. Raises psycopg's errors.
         """
-        conn = self._connected()
+        with self._connected() as conn:
+            grouped = [list(group) for _, group in groupby(sorted(entries, key=_order), key=_tenant)]
+            answers = self._ask(conn, "settle", [self._settlement(conn, group, presume) for group in grouped])
+            return frozenset().union(*map(_new, answers, grouped))
+
+    def intend(self, intents: Sequence[Intent]) -> None:
+        """Commits all of ``intents`` or raises psycopg's errors; what is said twice stands once."""
+        with self._connected() as conn:
+            write_intents(conn, self._worker, intents, self._now() if self._now else None)
+
+    @staticmethod
+    def _ask(conn: Connection, block: str, questions: Sequence[Mapping[str, object]]) -> Sequence[Cursor]:
+        """One question a tenant, all in one transaction and, however many, one round trip."""
+        statement = blocks("recorder")[block]
+        if len(questions) == 1:
+            return [conn.execute(statement, questions[0])]
+        with conn.pipeline(), conn.transaction():
+            return [conn.execute(statement, question) for question in questions]
+
+    def disconnect(self) -> None:
+        self._heard = False
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    @contextmanager
+    def _connected(self) -> Generator[Connection]:
+        """The connection, made if there is none; let go when it proves dead."""
+        conn = self._conn
+        if conn is None or conn.closed:
+            self._conn = conn = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+            take_ready(conn)
         try:
-            parts = [part for entry in entries for part in self._seal(conn, entry)]
-            asked = [
-                self._question(tenant, list(group), parts, presume)
-                for tenant, group in groupby(sorted(entries, key=_tenant_of), key=_tenant_of)
-            ]
-            if len(asked) == 1:
-                return _ids(conn.execute(self._sql["settle"], asked[0]))
-            with conn.pipeline(), conn.transaction():
-                answers = [conn.execute(self._sql["settle"], question) for question in asked]
-            return frozenset().union(*map(_ids, answers))
+            if self._worker and not self._heard:
+                conn.execute(self._sql["be_heard"], {"worker": self._worker})
+                self._heard = True
+            yield conn
         except psycopg.Error:
             if conn.broken or conn.closed:
                 self.disconnect()
             raise
 
-    def disconnect(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None
+    def _settlement(self, conn: Connection, entries: Sequence[Entry], presume: bool) -> dict[str, object]:
+        parts = [part for place, entry in enumerate(entries, 1) for part in self._seal(conn, place, entry)]
+        return settlement(entries[0].row.tenant, entries, parts, presume, self._now() if self._now else None)
 
-    def _connected(self) -> Connection:
-        if self._conn is None or self._conn.closed:
-            self._conn = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-        return self._conn
-
-    def _question(self, tenant: str, entries: list[Entry], parts: list[Part], presume: bool) -> dict[str, object]:
-        ours = [part for part in parts if part.entry.row.tenant == tenant]
-        hashes = {(part.entry.row.id, part.part): hashlib.sha256(part.sealed.ciphertext).hexdigest() for part in ours}
-        return {
-            "tenant": tenant,
-            "entries": "[" + ",".join(_entry_json(entry, hashes) for entry in entries) + "]",
-            "presume": presume,
-            "now": self._now() if self._now else None,
-            "body_ids": [part.entry.row.id for part in ours],
-            "body_parts": [part.part for part in ours],
-            "body_keys": [part.sealed.key_id for part in ours],
-            "body_nonces": [part.sealed.nonce for part in ours],
-            "body_texts": [part.sealed.ciphertext for part in ours],
-            "body_cut": [part.truncated for part in ours],
-        }
-
-    def _seal(self, conn: Connection, entry: Entry) -> list[Part]:
+    def _seal(self, conn: Connection, place: int, entry: Entry) -> Sequence[Part]:
         if entry.bodies is None:
-            return []
+            return ()
         row, bodies = entry.row, entry.bodies
         key = self._data_key(conn, row.tenant, clean_text(row.subject))
         sides = (("request", bodies.request), ("reply", bodies.reply))
         return [
-            Part(entry, part, seal(key, row.tenant, row.id, part, clear), bodies.truncated)
+            Part(place, part, seal(key, row.tenant, row.id, part, clear), bodies.truncated)
             for part, clear in sides
             if clear
         ]
@@ -133,28 +136,16 @@ class BatchWriter:
         return cursor.execute(self._sql["newest_data_key"], {"tenant": tenant, "subject": subject}).fetchone()
 
 
-def _tenant_of(entry: Entry) -> str:
+def _order(entry: Entry) -> tuple[str, int]:
+    """Tenants by name, and in each the order of locks."""
+    return entry.row.tenant, entry.row.id.int
+
+
+def _tenant(entry: Entry) -> str:
     return entry.row.tenant
 
 
-def _entry_json(entry: Entry, hashes: dict[tuple[UUID, str], str]) -> str:
-    """The type ``entry`` of migration 0004."""
-    row, hold, charge = entry.row, entry.hold, entry.charge
-    exchange = encode(row).decode()
-    for part in ("request", "reply"):
-        digest = hashes.get((row.id, part))
-        if digest is not None:
-            exchange = f'{exchange[:-1]},"{part}_sha256":"\\\\x{digest}"}}'
-    claims = claims_json(hold.claims) if hold is not None else "[]"
-    tokens = charge.tokens if charge is not None else 0
-    counts = "false" if row.outcome is Outcome.REFUSED else "true"
-    return (
-        f'{{"exchange":{exchange},"claims":{claims},"charged_nano":{row.charged_nano},'
-        f'"tokens":{tokens},"counts":{counts}}}'
-    )
-
-
-def _ids(cursor: psycopg.Cursor[TupleRow]) -> frozenset[UUID]:
+def _new(cursor: Cursor, entries: Sequence[Entry]) -> frozenset[UUID]:
     found = cursor.fetchone()
-    assert found is not None, "settle() returns an array"
-    return frozenset(found[0])
+    assert found is not None, "settle_batch() returns an array or null"
+    return frozenset(entry.row.id for entry in entries) if found[0] is None else frozenset(found[0])

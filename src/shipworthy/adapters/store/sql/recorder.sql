@@ -1,10 +1,13 @@
--- Run as shipworthy_recorder. settle() sets app.tenant for its transaction.
+-- Run as shipworthy_recorder. settle_batch() sets app.tenant for its transaction. Arrays come in PostgreSQL's binary form.
 
--- name: settle — rows, bodies and counters of one tenant's part of a batch
-select settle(
-  %(tenant)s, %(entries)s::jsonb, %(presume)s, %(now)s::timestamptz, %(body_ids)s::uuid[], %(body_parts)s::text[],
-  %(body_keys)s::uuid[], %(body_nonces)b::bytea[], %(body_texts)b::bytea[], %(body_cut)s::bool[]
+-- name: settle — rows, bodies, counters and leases of one tenant's part of a batch
+select settle_batch(
+  %(tenant)s, %(presume)s, %(now)s::timestamptz, %(paths)b, %(rows)b, %(ids)b, %(arrived)b, %(path)b, %(charged)b, %(tokens)b,
+  %(counts)b, %(lease)b, %(taken)b, %(body_of)b, %(body_parts)b, %(body_keys)b, %(body_nonces)b, %(body_texts)b, %(body_cut)b
 );
+
+-- name: be_heard — while this connection lives, something that the worker sent may still arrive
+select pg_advisory_lock_shared(worker_lock(%(worker)s));
 
 -- name: set_tenant — for the transaction that is open
 select set_config('app.tenant', %(tenant)s, true);
