@@ -1,6 +1,6 @@
-"""What a lease costs a request, in µs: set aside, intend, settle, as a busy worker does it; and how often the store is asked.
+"""What a lease costs a request, in µs: set aside, intend, settle, as a busy worker does it; how often the store is asked.
 
-The store answers at once and counts the questions; the recorder is a queue that nobody drains, so that what is measured is the
+The store answers at once and counts the questions; the recorder is a queue that nobody drains: what is measured is the
 worker's own work. `python benchmarks/lease.py`
 """
 
@@ -106,7 +106,8 @@ def main() -> None:
         print(json.dumps(found, indent=2))
         return
     for name, said in found.items():
-        print(f"{name:32} {said['us_a_request']:>7} µs a request (fastest round {said['us_fastest']}); {said['store_questions']}")
+        took = f"{said['us_a_request']:>7} µs a request (fastest round {said['us_fastest']})"
+        print(f"{name:32} {took}; {said['store_questions']}")
 
 
 if __name__ == "__main__":
