@@ -17,6 +17,7 @@ create table lease (
   places       int not null check (places >= 0),           -- requests that may be in flight at once
   recalled     boolean not null default false,   -- somebody was refused because of it
   ended        boolean not null default false,   -- its worker spends it no more; it goes with its last row
+  presumed     boolean not null default false,   -- an exchange of it was recorded for its worker: what that believes is wrong
   suspended_at timestamptz,                      -- since when its worker is believed gone: its money is suspended, not leased
   expires_at   timestamptz not null,
   created_at   timestamptz not null default clock_timestamp(),
@@ -155,7 +156,7 @@ begin
     if v.reason is not null then
       v.key := c.key;
       v.period := 'minute';
-      v.retry_after_s := greatest(0, v.retry_after_s);
+      v.retry_after_s := case when v.retry_after_s < 0 then 0 else v.retry_after_s end;
       return v;
     end if;
   end loop;
@@ -305,7 +306,7 @@ begin
     return next;
     return;
   end if;
-  if p_wish is not null and not p_again and (l.id is null or (l.suspended_at is null and not l.ended)) then
+  if p_wish is not null and not p_again and (l.id is null or (l.suspended_at is null and not (l.ended or l.presumed))) then
     given := share_of(v_claims, v_paces, p_tenant, p_wish, v_workers);
     granted := given.nano >= least(p_wish.nano, 2 * p_amount) and given.requests >= least(p_wish.requests, 2)
       and given.tokens >= least(p_wish.tokens, 2 * p_tokens) and given.places >= least(p_wish.places, 2);
@@ -373,7 +374,7 @@ declare
 begin
   perform set_config('app.tenant', p_tenant, true);
   select * into l from lease t where t.tenant = p_tenant and t.id = p_lease for update;
-  if not found or l.suspended_at is not null or l.ended then
+  if not found or l.suspended_at is not null or l.ended or l.presumed then
     v.reason := 'hold_gone';
     return v;
   end if;
@@ -420,8 +421,8 @@ language sql immutable as $$
   from unnest(p_leases) l join unnest(p_turns) t on t.id = l.id
 $$;
 
--- What a worker reports of its leases, and their renewal. gone: the lease was taken for dead and is settled; its worker spends
--- it no more.
+-- What a worker reports of its leases, and their renewal. gone: the lease was taken for dead, and exchanges of it were recorded
+-- for its worker, who spends it no more: what it believes that is left may be charged by now.
 create function turn(p_tenant text, p_turns jsonb, p_ttl_s double precision, p_now timestamptz)
 returns table (lease uuid, gone boolean, second bigint, standing verdict)
 language plpgsql as $$
@@ -436,7 +437,8 @@ declare
 begin
   perform set_config('app.tenant', p_tenant, true);
   v_turns := array(select t from jsonb_populate_recordset(null::turn, p_turns) t order by t.id);
-  v_leases := array(select l from lease l where l.tenant = p_tenant and l.id in (select t.id from unnest(v_turns) t)
+  v_leases := array(select l from lease l
+                    where l.tenant = p_tenant and l.id in (select t.id from unnest(v_turns) t) and not l.presumed
                     order by l.id for update);
   for r in
     select c.key collate "C" as key, c.period collate "C" as period, c.period_start,
@@ -479,7 +481,7 @@ begin
       recalled = false, suspended_at = null, ended = m.ended, expires_at = v_expiry
   from moved(v_turns, v_leases) m
   where l.tenant = p_tenant and l.id = m.id;
-  delete from lease l using unnest(v_turns) t where l.tenant = p_tenant and l.id = t.id and l.ended and l.nano = 0;
+  delete from lease l using unnest(v_turns) t where l.tenant = p_tenant and l.id = t.id and l.ended and l.nano = 0 and not l.presumed;
   for r in select t.id, l.claims, l.id as known from unnest(v_turns) t left join unnest(v_leases) l on l.id = t.id loop
     lease := r.id;
     gone := r.known is null;

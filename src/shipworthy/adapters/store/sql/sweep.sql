@@ -1,15 +1,23 @@
 -- Run as shipworthy_operator: the one reader across tenants. Settlement itself is the recorder's (recorder.sql).
 
 -- name: orphans — holds that nobody will settle; of leased exchanges those whose worker is silent, and gone as far as is known
+-- Intents are not written again when a hold is trimmed: together they cost no more than their lease has left.
 with found as materialized (
-  select h.*, coalesce(l.suspended_at, 'infinity') as suspended_at from hold h
+  select h.*, coalesce(l.suspended_at, 'infinity') as suspended_at, coalesce(l.nano, 0) as left_nano from hold h
   left join lease l on l.tenant = h.tenant and l.id = h.lease_id
   where h.expires_at < coalesce(%(now)s::timestamptz, clock_timestamp()) or h.worker = any(%(dead)s::text[])
      or (h.lease_id is not null and (l.id is null or l.suspended_at is not null))
 ), silent as materialized (
   select f.worker from (select distinct f.worker from found f where f.lease_id is not null) f where is_silent(f.worker)
 )
-select tenant, id, arrived_unix_ns, claims::text, amount_nano, tokens, worker, intent, lease_id from found f
+select tenant, id, arrived_unix_ns, claims::text,
+       case when lease_id is null
+              or not exists (select from jsonb_populate_recordset(null::claim, f.claims) c where c.cap >= 0) then amount_nano
+            else least(amount_nano, greatest(0, left_nano - (
+              select coalesce(sum(b.amount_nano), 0) from hold b
+              where b.tenant = f.tenant and b.lease_id = f.lease_id and b.id < f.id)))::bigint
+       end as amount_nano, tokens, worker, intent, lease_id
+from found f
 where f.lease_id is null
    or (f.worker in (select s.worker from silent s)
        and (f.worker = any(%(dead)s::text[])
