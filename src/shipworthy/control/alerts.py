@@ -130,7 +130,7 @@ async def _say(op: Op, alerts: Alerts, alert: Alert) -> None:
         BudgetAlert(
             alert_id=str(alert.id),
             tenant=alert.tenant,
-            level=alert.key,
+            budget=alert.key,
             threshold=alert.threshold,
             charged_nano=alert.charged_nano,
             cap_nano=alert.cap_nano,

@@ -102,11 +102,11 @@ class Swept(Struct, frozen=True, tag=True):
 
 
 class BudgetAlert(Struct, frozen=True, tag=True):
-    """A budget's charges have passed a threshold; times are ISO 8601, ``exhausted_at`` "" = not at this pace, or unknown."""
+    """A budget, named by its level, was charged past a threshold; ``exhausted_at`` "" = not at this pace, or unknown."""
 
     alert_id: str
     tenant: str
-    level: str
+    budget: str
     threshold: str
     charged_nano: int
     cap_nano: int

@@ -87,7 +87,7 @@ class Families:
         self.lifecycle = self._counter("process_events", "Processes that came up, drained, died.", ("state",))
         self.swept = self._counter("swept_holds", "Holds of dead workers that were settled.", ())
         self.budget_alerts = self._counter(
-            "budget_alerts", "Thresholds of budgets that were passed.", ("tenant", "level", "threshold")
+            "budget_alerts", "Thresholds of budgets that were passed.", ("tenant", "budget", "threshold")
         )
         self.alert_posts = self._counter("alert_posts", "Tries to post an alert, by how they ended.", ("delivery",))
         self.admin_acts = self._counter("admin_acts", "Administrative acts.", ("act",))

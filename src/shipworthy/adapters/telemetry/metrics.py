@@ -86,8 +86,8 @@ class Metrics:
                 f.lifecycle.child(state).inc()
             case Swept(holds=holds):
                 f.swept.child().inc(holds)
-            case BudgetAlert(tenant=tenant, level=level, threshold=threshold):
-                f.budget_alerts.child(tenant, "end_user" if level.startswith("end_user=") else level, threshold).inc()
+            case BudgetAlert(tenant=tenant, budget=key, threshold=threshold):
+                f.budget_alerts.child(tenant, "end_user" if key.startswith("end_user=") else key, threshold).inc()
             case AlertPosted(delivery=delivery):
                 f.alert_posts.child(delivery).inc()
             case AdminActed(act=act):
