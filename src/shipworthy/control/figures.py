@@ -9,7 +9,7 @@ from shipworthy.model.money import NANO_PER_USD
 
 FIGURE_CHARS_MAX = 64
 WHOLE_DIGITS_MAX = 15
-DECIMALS_MAX = 40
+DECIMALS_MAX = 60
 EXACT = Context(prec=100, traps=[Inexact, InvalidOperation])
 """Sums of a million figures fit; one that does not is an error, never rounded."""
 
@@ -46,10 +46,8 @@ def exact(said: str, mark: str = ".") -> Decimal:
         raise ValueError(f"{said!r} is no number{hint}")
     whole = re.sub(r"[^0-9]", "", found["whole"] or "0")
     figure = Decimal(f"{sign}{whole}.{found['decimals'] or '0'}e{found['exponent'] or '0'}")
-    if figure and not -DECIMALS_MAX - 60 <= figure.adjusted() < WHOLE_DIGITS_MAX:
+    if (figure and figure.adjusted() >= WHOLE_DIGITS_MAX) or int(figure.as_tuple().exponent) < -DECIMALS_MAX:
         raise ValueError(f"{said!r} is out of range")
-    if int(figure.as_tuple().exponent) < -DECIMALS_MAX - FIGURE_CHARS_MAX:
-        raise ValueError(f"{said!r} has more decimals than are read")
     return EXACT.minus(figure) if negative else figure
 
 

@@ -106,6 +106,8 @@ def read_usage(file: BinaryIO, name: str, said: Mapping[Column, str], mark: str 
     try:
         lines = _lines(text, name)
         head = next(lines, "")
+        if not head:
+            raise Refusal("admin.invalid", name=name, reason="it is empty")
         delimiter = max(DELIMITERS, key=lambda each: head.count(each))
         usage = _read(csv.reader(_with(head, lines), delimiter=delimiter, strict=True), name, said, mark, delimiter)
     except UnicodeDecodeError as wrong:
@@ -178,8 +180,7 @@ def _read(records: Iterator[list[str]], name: str, said: Mapping[Column, str], m
         line = getattr(records, "line_num", line) + 1
     if wrong:
         raise UnreadableUsage(name, bad, wrong)
-    if usage is None:
-        raise Refusal("admin.invalid", name=name, reason="it is empty")
+    assert usage is not None, "there was a first line"
     return usage
 
 
