@@ -70,6 +70,7 @@ STATUSES: dict[str, int] = {
     "reserve.requests_limit": 429,
     "reserve.tokens_limit": 429,
     "reserve.concurrent_limit": 429,
+    "reserve.paused": 403,  # not 429: no waiting lifts it, and most clients retry every 429, a runaway loop first of all
     "reserve.store_unavailable": 503,
     "route.unavailable": 503,
     "call.failed": 502,
@@ -90,8 +91,8 @@ STATUSES: dict[str, int] = {
     "admin.cross_site": 403,
 }
 
-WAITING_IS_FUTILE = frozenset({"reserve.budget_exhausted"})
-"""The official SDKs retry every 429 and 5xx; on these it would only be the same refusal again."""
+WAITING_IS_FUTILE = frozenset({"reserve.budget_exhausted", "reserve.paused"})
+"""The official SDKs retry every 429 and 5xx unless told not to; on these it would only be the same refusal again."""
 
 OPENAI_TYPES: dict[str, str] = {
     "reserve.budget_exhausted": "insufficient_quota",

@@ -10,6 +10,7 @@ from msgspec import Struct
 from shipworthy.kit.memory_alerts import MemoryAlertLog
 from shipworthy.kit.memory_books import MemoryBooks, MemoryCorrections
 from shipworthy.kit.memory_keys import MemoryKeys
+from shipworthy.kit.memory_pauses import MemoryPauses
 from shipworthy.kit.memory_record import MemoryActs, MemoryExchanges
 from shipworthy.model.errors import Refusal
 from shipworthy.model.exchange import Row
@@ -37,6 +38,7 @@ class MemoryPlane(Struct, frozen=True):
     corrections: MemoryCorrections
     books: MemoryBooks
     acts: MemoryActs
+    pauses: MemoryPauses
     keys: MemoryKeys
     alerts: MemoryAlertLog
     seen: list[Observation]
@@ -45,7 +47,7 @@ class MemoryPlane(Struct, frozen=True):
 def memory_plane(*rows: Row, clock: Clock | None = None) -> MemoryPlane:
     """The plane over ``rows``; ``TOKENS`` are the credentials that it knows."""
     acts, exchanges, seen = MemoryActs(), MemoryExchanges(*rows), list[Observation]()
-    keys, alerts = MemoryKeys(acts), MemoryAlertLog()
+    keys, pauses, alerts = MemoryKeys(acts), MemoryPauses(acts), MemoryAlertLog()
     corrections = MemoryCorrections(exchanges, acts)
     books = MemoryBooks(exchanges, corrections)
     snapshot = a_snapshot()
@@ -64,6 +66,7 @@ def memory_plane(*rows: Row, clock: Clock | None = None) -> MemoryPlane:
         keys=keys,
         acts=acts,
         exchanges=exchanges,
+        pauses=pauses,
         corrections=corrections,
         books=books,
         alerts=alerts,
@@ -72,7 +75,7 @@ def memory_plane(*rows: Row, clock: Clock | None = None) -> MemoryPlane:
         clock=clock or SystemClock(),
         observe=seen.append,
     )
-    return MemoryPlane(plane, exchanges, corrections, books, acts, keys, alerts, seen)
+    return MemoryPlane(plane, exchanges, corrections, books, acts, pauses, keys, alerts, seen)
 
 
 def a_snapshot() -> Snapshot:

@@ -173,6 +173,10 @@ CODES: dict[str, Code] = {
     "reserve.concurrent_limit": Code(
         "The limit of concurrent requests of {level} is reached.", "Retry when one of them has ended."
     ),
+    "reserve.paused": Code(
+        "This {what} is paused since {since}: {why}.",
+        "A retry is refused again. An administrator sees the figures with `shipworthy cost paused` and lifts it with `shipworthy cost release`.",
+    ),
     "reserve.store_unavailable": Code(
         "Budgets cannot be checked at the moment, so nothing is spent.", "Retry; the operator checks the store."
     ),

@@ -128,6 +128,18 @@ class AlertPosted(Struct, frozen=True, tag=True):
     again_s: float
 
 
+class RunawayPaused(Struct, frozen=True, tag=True):
+    """A spend rate ran away from normal; ``stopped`` False = the tenant has too many pauses, so that it spends on."""
+
+    tenant: str
+    kind: str
+    principal: str
+    session: str
+    reason: str
+    release: str  # the command
+    stopped: bool
+
+
 class AdminActed(Struct, frozen=True, tag=True):
     """An administrative act was recorded."""
 
@@ -158,6 +170,7 @@ Observation = (
     | Swept
     | BudgetAlert
     | AlertPosted
+    | RunawayPaused
     | AdminActed
     | Failed
 )

@@ -17,6 +17,7 @@ from shipworthy.model.observation import (
     Observation,
     Refused,
     Reloaded,
+    RunawayPaused,
     StoreDegraded,
     Swept,
     TelemetryDegraded,
@@ -45,6 +46,7 @@ LEVELS: dict[type[Observation], Level] = {
     Swept: Level.WARNING,
     BudgetAlert: Level.WARNING,
     AlertPosted: Level.INFO,
+    RunawayPaused: Level.WARNING,
     AdminActed: Level.INFO,
     Failed: Level.ERROR,
 }
@@ -59,6 +61,8 @@ def level_of(observation: Observation) -> Level:
         case AlertPosted(delivery="pending"):
             return Level.WARNING
         case AlertPosted(delivery="failed"):
+            return Level.ERROR
+        case RunawayPaused(stopped=False):
             return Level.ERROR
         case Lifecycle(state="died" | "refused"):
             return Level.WARNING

@@ -36,6 +36,7 @@ from shipworthy.model.observation import (
     Observation,
     Refused,
     Reloaded,
+    RunawayPaused,
     StoreDegraded,
     Swept,
     TelemetryDegraded,
@@ -90,6 +91,8 @@ class Metrics:
                 f.budget_alerts.child(tenant, "end_user" if key.startswith("end_user=") else key, threshold).inc()
             case AlertPosted(delivery=delivery):
                 f.alert_posts.child(delivery).inc()
+            case RunawayPaused(tenant=tenant, kind=kind, stopped=stopped):
+                f.runaways.child(tenant, kind, "yes" if stopped else "no").inc()
             case AdminActed(act=act):
                 f.admin_acts.child(act).inc()
             case Failed(where=where):
