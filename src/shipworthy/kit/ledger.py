@@ -19,7 +19,7 @@ from shipworthy.kit.memory_levels import Blocked, Figures, Levels, standing
 from shipworthy.model.errors import StoreUnavailable
 from shipworthy.model.exchange import Bodies, Outcome, Row
 from shipworthy.model.lease import Turn, Turned
-from shipworthy.model.ledger import Claim, Estimate, Hold
+from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
 from shipworthy.model.op import Op
 from shipworthy.ports import SUSPENDED_S, Advance, Ask, Draft, Entry, Expired, Intent, Orphan, Stray
 
@@ -129,6 +129,8 @@ class MemoryLedger:
     ) -> Advance:
         await self._find_room(tenant, claims, estimate)
         given = self._leases.give(self._worker, tenant, claims, estimate, ask, alone=not ask.direct)
+        if given is None and not ask.direct:
+            return Advance(None, Standing())
         if given is None:
             return Advance(None, self._hold(op, tenant, claims, estimate, draft).standing)
         return Advance(given, standing(self._levels.rolled(tenant, claims), self._now().timestamp()))

@@ -16,6 +16,8 @@ from shipworthy.model.ledger import Charge, Claim, Hold, Standing
 
 REPORTED = -1
 """The slot of a hold whose turn is under way: the store has not said its second yet."""
+LOST = -2
+"""The slot of a hold whose turn got no answer: nobody will ever know where it counts, so nothing is taken back there."""
 
 
 class Share(Struct, frozen=True):
@@ -56,7 +58,7 @@ class Purse:
     __slots__ = (
         "_admitted_requests", "_admitted_tokens", "_fresh", "_late", "_low_nano", "_low_places", "_low_requests",
         "_low_tokens", "_over", "_owed_nano", "_paces_places", "_paces_requests", "_paces_tokens", "_reported",
-        "_spent_nano", "budgeted", "drawn", "ended", "id", "in_flight", "nano", "paced", "places", "refill_nano",
+        "_spent_nano", "asked", "budgeted", "drawn", "ended", "id", "in_flight", "nano", "paced", "places", "refill_nano",
         "refill_requests", "requests", "retired", "standing", "tokens", "until_ns",
     )  # fmt: skip
 
@@ -70,6 +72,7 @@ class Purse:
         self.nano = self.requests = self.tokens = self.places = 0
         self.refill_nano = self.refill_requests = 0  # at or below these it is time to ask for more
         self.in_flight = 0
+        self.asked = 0  # questions under way that may add to it: until they are answered it cannot end
         self.drawn = 0  # requests since the last turn
         self.until_ns = 0
         self.retired = False  # spends no more; what is in flight ends on it
@@ -192,6 +195,12 @@ class Purse:
         if self.paced:
             self._correct(hold, charge.tokens - estimated, counts)
 
+    def abandon(self, hold: Hold) -> None:
+        """The exchange of ``hold`` has ended and will not be recorded by this worker: what it held stays set aside."""
+        self.leave(hold)
+        self.in_flight -= 1
+        hold.purse = None
+
     def undo(self, hold: Hold) -> None:
         """The draw did not happen: nothing was sent for it."""
         self.settle(hold, _NOTHING, counts=False)
@@ -200,18 +209,10 @@ class Purse:
 
     def turn(self, *, everything: bool) -> Turn:
         """What there is to report, taken out of the purse. ``everything``: keep nothing that is not in use."""
-        idle = not self.drawn and not self.in_flight
-        if self.retired or everything or idle:
-            back = (self.nano, self.requests, self.tokens, self.places)
-        else:
-            back = (
-                max(0, self._low_nano - self._spent_nano),
-                max(0, self._low_requests - self._admitted_requests),
-                max(0, self._low_tokens - self._admitted_tokens),
-                max(0, self._low_places - self.drawn),
-            )
-        back = (back[0], max(0, back[1]), max(0, back[2]), max(0, back[3]))
-        self.ended = not self.in_flight and (self.retired or idle)
+        unused = not self.in_flight and not self.asked
+        idle = unused and not self.drawn
+        back = self._back(all_of_it=self.retired or everything or idle)
+        self.ended = unused and (self.retired or idle)
         self.retired |= self.ended
         turn = Turn(
             self.id,
@@ -226,7 +227,7 @@ class Purse:
         )
         self.nano -= back[0]
         self.requests -= back[1]
-        self.tokens -= back[2]
+        self.tokens = max(0, self.tokens - back[2])  # more than was estimated is reported, and no debt any more
         self.places -= back[3]
         self._reported, self._fresh = self._fresh, {}
         for hold in self._reported.values():
@@ -237,6 +238,25 @@ class Purse:
         self._low_nano, self._low_requests = self.nano, self.requests
         self._low_tokens, self._low_places = self.tokens, self.places
         return turn
+
+    def _back(self, *, all_of_it: bool) -> tuple[int, int, int, int]:
+        """What is not needed: all, or what would have been left over if the last turn had been twice as busy."""
+        if all_of_it:
+            return max(0, self.nano), max(0, self.requests), max(0, self.tokens), max(0, self.places)
+        return (
+            max(0, min(self.nano, self._low_nano - self._spent_nano)),
+            max(0, min(self.requests, self._low_requests - self._admitted_requests)),
+            max(0, min(self.tokens, self._low_tokens - self._admitted_tokens)),
+            max(0, min(self.places, self._low_places - self.drawn)),
+        )
+
+    def unheard(self) -> None:
+        """The turn that is under way got no answer: the store has heard of it, or not. The lease is spent no more."""
+        self.retired, self.ended = True, False
+        for hold in self._reported.values():
+            hold.second = LOST
+        self._reported = {}
+        self._late = [0, 0]
 
     def turned(self, answer: Turned, until_ns: int) -> None:
         """The store's answer to the turn that is under way."""
@@ -280,6 +300,8 @@ class Purse:
             self._admitted_tokens += more
             self.tokens -= more
             more = 0
+        if hold.second == LOST:
+            return
         if hold.second == REPORTED:
             self._reported.pop(hold.id, None)
             self._late[0] += less_requests

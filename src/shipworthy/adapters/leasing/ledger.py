@@ -91,8 +91,10 @@ class LeasedLedger:
         if not purse.stretch(more_nano, self._clock.monotonic_ns()):
             try:
                 await self._store.top_up(op, hold.tenant, purse.id, more_nano)
-            except StoreUnavailable:
-                purse.retired = True  # nobody knows whether the store has added to it
+            except Refusal:
+                raise
+            except BaseException:  # also a cancel: nobody knows whether the store has added to it
+                purse.retired = True
                 raise
         _sized(hold, amount_nano)
         if isinstance(hold.intent, Intent):
@@ -105,7 +107,11 @@ class LeasedLedger:
             _sized(hold, amount_nano)
 
     def leave(self, hold: Hold) -> None:
-        if hold.purse is not None:
+        if hold.purse is None:
+            return
+        if isinstance(hold.intent, Intent) and not hold.intent.void:  # no recorder took it: its intent speaks for it
+            hold.purse.abandon(hold)
+        else:
             hold.purse.leave(hold)
 
     def settled(self, entry: Entry) -> None:
@@ -175,14 +181,16 @@ class LeasedLedger:
         try:
             said = await self._store.turn(tenant, [turn for *_, turn in mine], self._bounds.ttl_s)
             self._away = False
-        except StoreUnavailable as away:
-            if not self._away:
-                self._observe(StoreDegraded("leases", str(away), len(mine)))
-            self._away = True
-            for path, purse, _ in mine:  # nobody knows whether the store has heard of it
-                purse.ended = False
+        except BaseException as reason:  # also a cancel: nobody knows whether the store has heard of it
+            for path, purse, _ in mine:
+                purse.unheard()
                 if path.purse is purse:
                     path.retire()
+            if not isinstance(reason, StoreUnavailable):
+                raise
+            if not self._away:
+                self._observe(StoreDegraded("leases", str(reason), len(mine)))
+            self._away = True
             return
         answers = {answer.id: answer for answer in said}
         for path, purse, _ in mine:
@@ -244,18 +252,23 @@ class LeasedLedger:
             if not isinstance(reason, Refusal):
                 self._uncertain(path, purse)
             raise
+        finally:
+            purse.asked -= 1
         hold.standing = given.standing
         if not given.certain:
             self._uncertain(path, purse)
         if given.given is None:
+            if draft is None:
+                self._uncertain(path, purse)
+                raise StoreUnavailable(f"store.lease_gone: the lease {purse.id} was taken for a dead worker's")
             self._is_near(path)
             return True
         self._granted(path, purse, given.given, until_ns, given.standing)
-        if purse.draw(hold, 0):
+        if purse.draw(hold, self._clock.monotonic_ns()):
             return False
         if draft is None:
             raise Refusal("reserve.tokens_limit", retry_after_s=1, level=path.claims[0].key)
-        return await self._ask_directly(op, path, hold, draft)  # more tokens were used than estimated: it is in debt
+        return await self._ask_directly(op, path, hold, draft)  # used up by others, recalled, or the answer came late
 
     async def _ask_directly(self, op: Op, path: Path, hold: Hold, draft: Draft) -> bool:
         path.last_ns = self._clock.monotonic_ns()
@@ -285,28 +298,35 @@ class LeasedLedger:
             self._uncertain(path, purse)
             raise
         else:
-            if given.given is not None and not purse.retired:
-                self._granted(path, purse, given.given, until_ns, given.standing)
-            elif given.given is not None or not given.certain:
+            if not given.certain:
                 self._uncertain(path, purse)
+            if given.given is not None:
+                self._granted(path, purse, given.given, until_ns, given.standing)
             else:
                 self._is_near(path)
         finally:
+            purse.asked -= 1
             path.refilling = False
 
     def _asked(self, path: Path, estimate: Estimate, *, direct: bool = True) -> tuple[Purse, Ask, int]:
         """The lease to ask for, or to ask more for, sized by what the path lately used in a turn."""
         purse = path.purse
-        if purse is None or purse.retired:
+        if purse is None or purse.retired or self._clock.monotonic_ns() >= purse.until_ns:
             path.retire()
             purse = Purse(uuid7(self._clock.unix_ns()), path.claims)
+        purse.asked += 1
         requests = min(self._bounds.share_min + path.waiting + 2 * path.pace(), self._bounds.share_max)
         wish = purse.wish(requests, estimate.amount_nano, estimate.tokens, path.waiting)
         return purse, Ask(purse.id, wish, self._workers(), self._bounds.ttl_s, direct), self._until_ns()
 
     def _granted(self, path: Path, purse: Purse, given: Share, until_ns: int, standing: Standing) -> None:
+        if purse.until_ns and self._clock.monotonic_ns() >= purse.until_ns:
+            self._uncertain(path, purse)  # the store may have ended the lease, and begun another by its name
+            return
         purse.grant(given, until_ns, standing)
-        if path.purse is not purse:
+        if purse.retired:
+            self._uncertain(path, purse)  # recalled while it was asked for
+        elif path.purse is not purse:
             path.retire()
             path.purse = purse
 
@@ -325,8 +345,7 @@ class LeasedLedger:
 
     async def _intend(self, op: Op, hold: Hold, draft: Draft) -> None:
         left_s = (op.deadline_ns - self._clock.monotonic_ns()) / 1e9 if op.deadline_ns else 0.0
-        if isinstance(hold.intent, Intent):
-            hold.intent.void = True
+        before = hold.intent
         intent = Intent(hold, op.arrived_unix_ns, max(self._bounds.hold_s, left_s + 60.0), draft)
         hold.intent = intent
         try:
@@ -334,9 +353,12 @@ class LeasedLedger:
                 await self.recorder.intended(intent)
             else:
                 self.recorder.intend(intent)
-        except BaseException:  # also a cancel: nothing is sent for it
+        except BaseException:  # also a cancel: nothing is sent for it; what was sent before has its own
             intent.void = True
+            hold.intent = before or intent
             raise
+        if isinstance(before, Intent):
+            before.void = True
 
     def _path(self, tenant: str, claims: Sequence[Claim]) -> Path | None:
         """The path of these claims; None when there are too many."""

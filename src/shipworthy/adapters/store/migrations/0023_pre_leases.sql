@@ -246,9 +246,9 @@ end $$;
 
 -- One request, and for the lease as much of p_wish as there is room for: when `granted`, the lease was given it, this request
 -- is to be drawn from it, and nothing else is reserved. Where there is no room for two like it in whatever is wished for (free <
--- 4 x workers x hold), this one request is reserved directly; without p_direct the lease is given what it needs alone. p_id
--- null: there is no request yet, only a lease is wanted. p_wish null: no lease. p_again: the answer to a first try may have been
--- lost; a lease that nobody knows of goes when it expires.
+-- 4 x workers x hold), this one request is reserved directly; without p_direct the lease is given what it needs alone, and
+-- nothing if it may not be spent any more. p_id null: there is no request yet, only a lease is wanted. p_wish null: no lease.
+-- p_again: the answer to a first try may have been lost; a lease that nobody knows of goes when it expires.
 create function reserve_ahead(
   p_tenant text, p_id uuid, p_arrived_unix_ns bigint, p_claims jsonb, p_amount bigint, p_tokens bigint, p_intent bytea,
   p_worker text, p_expires_s double precision, p_durable boolean, p_again boolean, p_now timestamptz,
@@ -318,7 +318,7 @@ begin
   end if;
   if not granted then
     given := null;
-    if p_id is null then
+    if p_id is null or not p_direct then
       return next;
       return;
     end if;
