@@ -17,7 +17,9 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from shipworthy.cli import cost
+from shipworthy.control.audit import explain
 from shipworthy.control.corrections import CorrectionAsked, correct
+from shipworthy.control.shown import exchange_shown
 from shipworthy.kit.memory_plane import MemoryPlane, memory_plane
 from shipworthy.kit.rows import ARRIVED_UNIX_NS, refused, row
 from shipworthy.model.books import Difference, Excuse, What
@@ -246,6 +248,21 @@ def test_corrections_that_are_refused(
     assert result.exit_code == code, result.output
     assert reason in result.stderr
     assert memory.corrections.made == []
+
+
+def test_a_correction_is_told_beside_its_row(cli: object, memory: MemoryPlane) -> None:
+    """audit show and the API say what the row says, what was corrected, why and by whom, and what it comes to."""
+    spent = memory.exchanges.rows[0]
+    said(cli("correct", spent.id, "--usd", "-0.0001", "--because", "a credit", "--source", "invoice 2026-11"), 0)
+    said(cli("correct", spent.id, "--usd", "0.5", "--because", "a fee"), 0)
+    made = memory.corrections.made
+    shown = exchange_shown(spent, made)
+    assert (shown.charged_usd, shown.comes_to_usd) == ("0.000960000", "0.500860000")
+    (money,) = [section.sentences for section in shown.explained if section.title == "Money"]
+    assert "took $0.000100000 off what the row says: a credit (invoice 2026-11)." in money[-3]
+    assert "added $0.500000000 to what the row says: a fee." in money[-2]
+    assert money[-1] == "With 2 corrections it comes to $0.500860000."
+    assert exchange_shown(spent, ()).explained == explain(spent)
 
 
 def test_a_correction_of_nothing_known(cli: object) -> None:

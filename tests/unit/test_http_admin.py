@@ -163,6 +163,22 @@ def test_one_exchange_is_explained(api: Api) -> None:
     assert code(api.ask("/admin/v1/exchanges/no-uuid")) == "admin.not_found"
 
 
+def test_only_operators_correct_what_an_exchange_cost(api: Api) -> None:
+    """Said twice it is one correction; the row stays as it is, and shows beside it what it comes to."""
+    spent = api.memory.exchanges.rows[0]
+    target = f"/admin/v1/exchanges/{spent.id}/corrections"
+    wanted = {"usd": "-0.0001", "because": "a credit", "source": "invoice 2026-11"}
+    assert code(api.ask(target, method="POST", **wanted)) == "admin.operators_only"
+    made = [api.ask(target, "operator", "POST", **wanted).json() for _ in range(2)]
+    assert [(each["added"], each["charged_usd"]) for each in made] == [(True, "0.000860000"), (False, "0.000860000")]
+    shown = api.ask(f"/admin/v1/exchanges/{spent.id}").json()
+    assert (shown["exchange"]["charged_nano"], shown["comes_to_nano"]) == (960_000, 860_000)
+    assert [each["reason"] for each in shown["corrections"]] == ["a credit"]
+    assert code(api.ask(target, "operator", "POST", usd="-1", because="x")) == "admin.not_corrected"
+    assert code(api.ask(target, "operator", "POST", usd="much", because="x")) == "admin.invalid"
+    assert code(api.ask(target, "operator", "POST", usd="1", because="x", nano=1)) == "admin.invalid"
+
+
 def test_a_read_of_bodies_is_recorded_before_it_is_shown(api: Api) -> None:
     wanted = api.memory.exchanges.rows[0]
     shown = api.ask(f"/admin/v1/exchanges/{wanted.id}/bodies").json()

@@ -14,7 +14,10 @@ from shipworthy.cli.plane import with_plane
 from shipworthy.cli.token import plain, usage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shipworthy.control.audit import Section
+    from shipworthy.model.correction import Correction
     from shipworthy.model.exchange import Row
     from shipworthy.model.op import Op
     from shipworthy.model.reading import Authority
@@ -42,15 +45,15 @@ def show(
     except ValueError:
         usage(f"{exchange_id!r} is no id: it looks like 019a8c2e-7b41-7d3a-9c05-3f2b1a0e9d48")
 
-    async def story(op: Op, plane: ControlPlane, holder: Authority) -> Row:
-        from shipworthy.control.reading import read_exchange
+    async def story(op: Op, plane: ControlPlane, holder: Authority) -> tuple[Row, Sequence[Correction]]:
+        from shipworthy.control.reading import read_corrected
 
-        return await read_exchange(op, plane.exchanges, plane.acts, holder, asked)
+        return await read_corrected(op, plane.exchanges, plane.corrections, plane.acts, holder, asked)
 
-    row = with_plane(config, story)
+    row, made = with_plane(config, story)
     from shipworthy.control.shown import exchange_shown
 
-    shown = exchange_shown(row)
+    shown = exchange_shown(row, made)
     if as_json:
         say_json(shown)
     else:

@@ -21,7 +21,7 @@ from shipworthy.console.filters import link, place_of, wanted_of
 from shipworthy.console.rendering import Pages
 from shipworthy.console.waterfall import waterfall
 from shipworthy.control.audit import explain
-from shipworthy.control.reading import Watches, read_bodies, read_exchange, read_page, watch_page
+from shipworthy.control.reading import Watches, read_bodies, read_corrected, read_page, watch_page
 from shipworthy.control.shown import exchange_line
 from shipworthy.model.errors import Refusal
 from shipworthy.model.op import Op
@@ -83,9 +83,10 @@ class Console:
 
     async def exchange(self, op: Op, holder: Authority, request: Request) -> Response:
         """One exchange: its figures, its waterfall, and the decision in plain words."""
-        row = await read_exchange(op, self._plane.exchanges, self._plane.acts, holder, _id(request))
+        plane = self._plane
+        row, made = await read_corrected(op, plane.exchanges, plane.corrections, plane.acts, holder, _id(request))
         return self._page(
-            "exchange.html", holder, row=row, line=exchange_line(row), sections=explain(row), fall=waterfall(row)
+            "exchange.html", holder, row=row, line=exchange_line(row), sections=explain(row, made), fall=waterfall(row)
         )
 
     async def said(self, op: Op, holder: Authority, request: Request) -> Response:

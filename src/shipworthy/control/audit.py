@@ -6,11 +6,12 @@ not know is said, never guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
 from shipworthy.control.wording import article, counted, lasting, listed, moment, usd, usd_per_million
+from shipworthy.model.correction import Correction
 from shipworthy.model.errors import CODES
 from shipworthy.model.exchange import Outcome, Row
 from shipworthy.model.money import Basis, ChargeLine, Component
@@ -60,7 +61,7 @@ class Section(Struct, frozen=True):
     sentences: tuple[str, ...]
 
 
-def explain(row: Row) -> tuple[Section, ...]:
+def explain(row: Row, corrections: Sequence[Correction] = ()) -> tuple[Section, ...]:
     """The whole decision in sentences, most needed first. Sections with nothing to say are left out."""
     told = (
         Section("In short", tuple(_in_short(row))),
@@ -68,7 +69,7 @@ def explain(row: Row) -> tuple[Section, ...]:
         Section("What policy said", tuple(_policy(row))),
         Section(_model_question(row), tuple(_models(row))),
         Section("What was tried", tuple(_attempts(row))),
-        Section("Money", tuple(_money(row))),
+        Section("Money", (*_money(row), *_corrected(row, corrections))),
         Section("Time", tuple(_time(row))),
         Section("Checks", tuple(_checks(row))),
         Section("What was changed or is special", tuple(_special(row))),
@@ -234,6 +235,16 @@ def _money(row: Row) -> Iterator[str]:
         yield f"The lines come to ${usd(explained)}, which is not what was charged: report this as a defect."
     if row.lease_id is not None:
         yield f"The money came from the worker's lease {row.lease_id}."
+
+
+def _corrected(row: Row, corrections: Sequence[Correction]) -> Iterator[str]:
+    for each in corrections:
+        source = f" ({each.source})" if each.source else ""
+        amount = f"took ${usd(-each.nano)} off" if each.nano < 0 else f"added ${usd(each.nano)} to"
+        yield f"On {moment(each.at_unix_ns)} {each.actor} {amount} what the row says: {_ended(each.reason + source)}"
+    if corrections:
+        comes_to = row.charged_nano + sum(each.nano for each in corrections)
+        yield f"With {counted(len(corrections), 'correction')} it comes to ${usd(comes_to)}."
 
 
 def _charge_line(line: ChargeLine) -> str:

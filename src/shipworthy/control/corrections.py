@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from msgspec import Struct
 
 from shipworthy.control.access import act_of
+from shipworthy.control.figures import nano_of
 from shipworthy.control.reading import read_exchange
-from shipworthy.control.wording import level_of, listed, moment, usd
+from shipworthy.control.shown import CorrectionShown, correction_shown
+from shipworthy.control.wording import level_of, listed, usd
 from shipworthy.model.correction import (
     NANO_MAX,
     REASON_CHARS_MAX,
@@ -27,23 +28,6 @@ from shipworthy.model.op import Op, uuid7
 from shipworthy.model.reading import Authority
 from shipworthy.model.route import Attempt
 from shipworthy.ports import AdminAct, AdminRecorder, Corrections, Exchanges
-
-
-class CorrectionShown(Struct, frozen=True, kw_only=True):
-    """One correction, final. ``usd`` is signed."""
-
-    id: UUID
-    exchange_id: UUID
-    tenant: str
-    at: str
-    actor: str
-    reason: str
-    source: str
-    provider: str
-    usd: str
-    nano: int
-    lines: tuple[CorrectionLine, ...]
-    levels: tuple[str, ...]
 
 
 class Corrected(Struct, frozen=True, kw_only=True):
@@ -145,6 +129,14 @@ def act_for(op: Op, holder: Authority, made: Correction) -> AdminAct:
     return act_of(op, holder, "cost.correct", made.tenant, str(made.exchange_id), facts)
 
 
+def nano_said(said: str) -> int:
+    """Signed dollars. Raises Refusal admin.invalid."""
+    try:
+        return nano_of(said)
+    except ValueError as wrong:
+        raise Refusal("admin.invalid", name="usd", reason=str(wrong)) from wrong
+
+
 def require_operator(holder: Authority, what: str) -> None:
     """Raises Refusal admin.operators_only. Whoever administers one tenant could free its own budget."""
     if not holder.everywhere:
@@ -183,30 +175,3 @@ def why_not(applied: Applied) -> str:
             return f"the counter of {levels} holds less than that; `cost reconcile` shows what is wrong with it"
         case other:
             return other.value
-
-
-def correction_shown(made: Correction) -> CorrectionShown:
-    return CorrectionShown(
-        id=made.id,
-        exchange_id=made.exchange_id,
-        tenant=made.tenant,
-        at=moment(made.at_unix_ns),
-        actor=made.actor,
-        reason=made.reason,
-        source=made.source,
-        provider=made.provider,
-        usd=usd(made.nano),
-        nano=made.nano,
-        lines=made.lines,
-        levels=made.levels,
-    )
-
-
-async def corrections_of(corrections: Corrections, holder: Authority, exchange_id: UUID) -> tuple[CorrectionShown, ...]:
-    """What stands beside an exchange whose read is on record already."""
-    return tuple(map(correction_shown, await corrections.of(holder.scope, (exchange_id,))))
-
-
-def corrected_nano(row: Row, made: Sequence[CorrectionShown]) -> int:
-    """What the exchange comes to with its corrections."""
-    return row.charged_nano + sum(each.nano for each in made)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from uuid import UUID
 
 from shipworthy.control.access import act_of, within
 from shipworthy.control.shown import BodiesShown, bodies_shown
+from shipworthy.model.correction import Correction
 from shipworthy.model.errors import Refusal
 from shipworthy.model.exchange import Row
 from shipworthy.model.op import Op
 from shipworthy.model.reading import PAGE_ROWS_MAX, Authority, Page, Place, Wanted
-from shipworthy.ports import AdminRecorder, Exchanges
+from shipworthy.ports import AdminRecorder, Corrections, Exchanges
 
 WATCH_S = 60
 WATCHES_MAX = 1_000
@@ -76,6 +78,14 @@ async def read_exchange(op: Op, exchanges: Exchanges, acts: AdminRecorder, holde
     if row is None:
         raise Refusal("admin.not_found", what="exchange", id=str(exchange_id))
     return row
+
+
+async def read_corrected(
+    op: Op, exchanges: Exchanges, corrections: Corrections, acts: AdminRecorder, holder: Authority, exchange_id: UUID
+) -> tuple[Row, Sequence[Correction]]:
+    """One exchange and what was corrected since; one read on record. Raises Refusal admin.not_found."""
+    row = await read_exchange(op, exchanges, acts, holder, exchange_id)
+    return row, await corrections.of(row.tenant, (row.id,))
 
 
 async def read_bodies(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from msgspec import Struct
 
 from shipworthy.control.audit import Section, explain
 from shipworthy.control.wording import moment, usd
+from shipworthy.model.correction import Correction, CorrectionLine
 from shipworthy.model.exchange import Bodies, Row
 from shipworthy.model.reading import Page
 from shipworthy.ports import ServiceKey
@@ -52,11 +54,31 @@ class ExchangePage(Struct, frozen=True, kw_only=True):
 
 
 class ExchangeShown(Struct, frozen=True, kw_only=True):
-    """The whole row, and the decision in plain words."""
+    """The whole row, what was corrected since, and the decision in plain words. ``comes_to``: the charge, corrected."""
 
     exchange: Row
     charged_usd: str
+    corrections: tuple[CorrectionShown, ...]
+    comes_to_usd: str
+    comes_to_nano: int
     explained: tuple[Section, ...]
+
+
+class CorrectionShown(Struct, frozen=True, kw_only=True):
+    """One correction, final. ``usd`` is signed."""
+
+    id: UUID
+    exchange_id: UUID
+    tenant: str
+    at: str
+    actor: str
+    reason: str
+    source: str
+    provider: str
+    usd: str
+    nano: int
+    lines: tuple[CorrectionLine, ...]
+    levels: tuple[str, ...]
 
 
 class BodiesShown(Struct, frozen=True, kw_only=True):
@@ -130,8 +152,33 @@ def exchange_page(page: Page) -> ExchangePage:
     return ExchangePage(exchanges=tuple(map(exchange_line, page.rows)), next=following)
 
 
-def exchange_shown(row: Row) -> ExchangeShown:
-    return ExchangeShown(exchange=row, charged_usd=usd(row.charged_nano), explained=explain(row))
+def exchange_shown(row: Row, corrections: Sequence[Correction]) -> ExchangeShown:
+    comes_to = row.charged_nano + sum(each.nano for each in corrections)
+    return ExchangeShown(
+        exchange=row,
+        charged_usd=usd(row.charged_nano),
+        corrections=tuple(map(correction_shown, corrections)),
+        comes_to_usd=usd(comes_to),
+        comes_to_nano=comes_to,
+        explained=explain(row, corrections),
+    )
+
+
+def correction_shown(made: Correction) -> CorrectionShown:
+    return CorrectionShown(
+        id=made.id,
+        exchange_id=made.exchange_id,
+        tenant=made.tenant,
+        at=moment(made.at_unix_ns),
+        actor=made.actor,
+        reason=made.reason,
+        source=made.source,
+        provider=made.provider,
+        usd=usd(made.nano),
+        nano=made.nano,
+        lines=made.lines,
+        levels=made.levels,
+    )
 
 
 def bodies_shown(exchange_id: UUID, bodies: Bodies | None) -> BodiesShown:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -21,8 +22,18 @@ from starlette.types import ASGIApp
 
 from shipworthy.control.access import KeyAsked, authority, create_key, list_keys, revoke_key
 from shipworthy.control.alert_log import AlertsShown, list_alerts
+from shipworthy.control.corrections import Corrected, CorrectionAsked, correct, nano_said
 from shipworthy.control.finops import CostReport, as_csv, cost_report
-from shipworthy.control.reading import read_bodies, read_exchange, read_page
+from shipworthy.control.pauses import (
+    Named,
+    PauseShown,
+    PausesShown,
+    list_pauses,
+    pause_by_hand,
+    pause_shown,
+    release_pause,
+)
+from shipworthy.control.reading import read_bodies, read_corrected, read_page
 from shipworthy.control.shown import (
     BodiesShown,
     ExchangePage,
@@ -34,8 +45,8 @@ from shipworthy.control.shown import (
     exchange_shown,
     key_shown,
 )
-from shipworthy.http.admin_openapi import Endpoint, KeyWanted, document
-from shipworthy.http.admin_query import COST, FILTERS, PAGING, Query, exchange_id
+from shipworthy.http.admin_openapi import CorrectionWanted, Endpoint, KeyWanted, PauseWanted, ReleaseWanted, document
+from shipworthy.http.admin_query import COST, FILTERS, PAGING, Query, exchange_id, pause_id
 from shipworthy.http.errors import render_admin
 from shipworthy.http.headers import Head
 from shipworthy.http.security import SecurityHeaders
@@ -48,6 +59,7 @@ from shipworthy.ports import ControlPlane
 BODY_BYTES_MAX = 16_384
 BODY_S_MAX = 10
 
+T = TypeVar("T")
 Answered = Callable[[Op, Authority, Request], Awaitable[Response]]
 
 
@@ -81,7 +93,21 @@ class Admin:
 
     async def exchange(self, op: Op, holder: Authority, request: Request) -> Response:
         asked = exchange_id(request.path_params["id"])
-        return _json(exchange_shown(await read_exchange(op, self.plane.exchanges, self.plane.acts, holder, asked)))
+        plane = self.plane
+        row, made = await read_corrected(op, plane.exchanges, plane.corrections, plane.acts, holder, asked)
+        return _json(exchange_shown(row, made))
+
+    async def correct(self, op: Op, holder: Authority, request: Request) -> Response:
+        plane, wanted = self.plane, await _body(request, CorrectionWanted)
+        asked = CorrectionAsked(
+            exchange_id=exchange_id(request.path_params["id"]),
+            nano=nano_said(wanted.usd),
+            reason=wanted.because,
+            source=wanted.source,
+            token=wanted.token,
+        )
+        made = await correct(op, plane.exchanges, plane.corrections, plane.acts, holder, asked)
+        return _json(made, 201)
 
     async def bodies(self, op: Op, holder: Authority, request: Request) -> Response:
         asked = exchange_id(request.path_params["id"])
@@ -108,7 +134,7 @@ class Admin:
         return _json(KeysShown(keys=tuple(key_shown(key, now_ns) for key in found)))
 
     async def create_key(self, op: Op, holder: Authority, request: Request) -> Response:
-        wanted = await _body(request)
+        wanted = await _body(request, KeyWanted)
         tenant = wanted.tenant or ("" if holder.everywhere else holder.scope)
         asked = KeyAsked(
             tenant=tenant,
@@ -124,6 +150,21 @@ class Admin:
     async def revoke_key(self, op: Op, holder: Authority, request: Request) -> Response:
         key = await revoke_key(op, self.plane.keys, holder, request.path_params["id"])
         return _json(key_shown(key, op.clock.unix_ns()))
+
+    async def pauses(self, op: Op, holder: Authority, request: Request) -> Response:
+        tenant = Query(request.query_params, ("tenant",), op.clock).text("tenant")
+        found = await list_pauses(op, self.plane.pauses, self.plane.acts, holder, tenant)
+        return _json(PausesShown(pauses=tuple(map(pause_shown, found))))
+
+    async def pause(self, op: Op, holder: Authority, request: Request) -> Response:
+        said, plane = await _body(request, PauseWanted), self.plane
+        named = Named(kind=said.kind, name=said.name, tenant=said.tenant, of=said.of)
+        made = await pause_by_hand(op, plane.pauses, plane.snapshot(), holder, named, said.because)
+        return _json(pause_shown(made), 201)
+
+    async def release(self, op: Op, holder: Authority, request: Request) -> Response:
+        asked, said = pause_id(request.path_params["id"]), await _body(request, ReleaseWanted)
+        return _json(pause_shown(await release_pause(op, self.plane.pauses, holder, asked, said.because)))
 
     def guarded(self, endpoint: Answered) -> Callable[[Request], Awaitable[Response]]:
         """``endpoint`` behind identity, with every refusal in the admin shape."""
@@ -161,11 +202,24 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "GET", "/admin/v1/exchanges/{id}/bodies", "bodies", "What was said in it. The read is recorded.", BodiesShown
     ),
+    Endpoint(
+        "POST",
+        "/admin/v1/exchanges/{id}/corrections",
+        "correct",
+        "Corrects what it cost; said twice it is one.",
+        Corrected,
+        (),
+        CorrectionWanted,
+        201,
+    ),
     Endpoint("GET", "/admin/v1/cost", "cost", "What was spent, told apart by a dimension.", CostReport, COST),
     Endpoint("GET", "/admin/v1/alerts", "alerts", "Budget alerts that fired, newest first.", AlertsShown, ("tenant",)),
     Endpoint("GET", "/admin/v1/keys", "keys", "Service keys, newest first.", KeysShown, ("tenant",)),
     Endpoint("POST", "/admin/v1/keys", "create_key", "A new service key, shown once.", KeyMade, (), KeyWanted, 201),
     Endpoint("DELETE", "/admin/v1/keys/{id}", "revoke_key", "Takes a service key back.", KeyShown),
+    Endpoint("GET", "/admin/v1/pauses", "pauses", "Who is paused, newest first.", PausesShown, ("tenant",)),
+    Endpoint("POST", "/admin/v1/pauses", "pause", "Pauses by hand.", PauseShown, (), PauseWanted, 201),
+    Endpoint("POST", "/admin/v1/pauses/{id}/release", "release", "Ends a pause.", PauseShown, (), ReleaseWanted),
 )
 
 
@@ -174,7 +228,7 @@ def _route(admin: Admin, endpoint: Endpoint) -> Route:
     return Route(endpoint.path, admin.guarded(answer), methods=[endpoint.method])
 
 
-async def _body(request: Request) -> KeyWanted:
+async def _body(request: Request, shape: type[T]) -> T:
     """The body of a POST: JSON, bounded in size and time."""
     Head(request.scope["headers"]).check_json()
     said = bytearray()
@@ -184,7 +238,7 @@ async def _body(request: Request) -> KeyWanted:
                 said += piece
                 if len(said) > BODY_BYTES_MAX:
                     raise Refusal("decode.too_large", limit_bytes=BODY_BYTES_MAX)
-        return msgspec.json.decode(said, type=KeyWanted)
+        return msgspec.json.decode(said, type=shape)
     except TimeoutError as slow:
         raise Refusal("decode.timeout", limit_s=BODY_S_MAX) from slow
     except (msgspec.MsgspecError, UnicodeDecodeError) as wrong:

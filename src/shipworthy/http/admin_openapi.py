@@ -14,7 +14,7 @@ from shipworthy.model.exchange import Outcome
 from shipworthy.model.money import Period
 from shipworthy.model.reading import PAGE_ROWS_MAX, By
 
-REFUSED_WITH = (400, 401, 403, 404, 500, 503)
+REFUSED_WITH = (400, 401, 403, 404, 409, 500, 503)
 JSON = "application/json"
 SAID: dict[str, tuple[dict[str, object], str]] = {
     "tenant": ({}, "Only this tenant; operators see every one else."),
@@ -56,6 +56,31 @@ class KeyWanted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str = ""
     use_cases: tuple[str, ...] = ("*",)
     expires_days: int | None = None
+
+
+class CorrectionWanted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """By how much, in signed dollars as text, and why. Only operators may."""
+
+    usd: str
+    because: str
+    source: str = ""
+    token: str = ""
+
+
+class PauseWanted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom to pause: a session and ``of`` whom, or a principal. ``tenant`` may be left out by an administrator of one."""
+
+    kind: str
+    name: str
+    because: str
+    of: str = ""
+    tenant: str = ""
+
+
+class ReleaseWanted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a pause is released."""
+
+    because: str
 
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, object]:

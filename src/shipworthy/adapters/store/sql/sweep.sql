@@ -50,7 +50,8 @@ select bury(%(tenant)s, %(leases)s::uuid[], %(now)s::timestamptz);
 select worker from hold union select worker from lease order by worker limit %(limit)s;
 
 -- name: expire — what is past its retention, a bounded number of rows and every whole month
-select bodies, exchanges, acts, months from expire(%(rows_before)s, %(bodies_before)s, %(limit)s::int);
+select bodies, exchanges, acts, months
+from expire(%(rows_before)s, %(bodies_before)s, %(limit)s::int), expire_corrections(%(rows_before)s, %(limit)s::int);
 
 -- name: prepare_partitions — the record's tables for the months to come
 select partition, state from prepare_partitions(%(months_ahead)s::int);
