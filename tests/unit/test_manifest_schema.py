@@ -64,8 +64,8 @@ def test_what_init_writes_has_no_objection(found: list[object]) -> None:
     [
         "root_unknown_key", "budget_text", "provider_literal_secret", "provider_unknown_setting", "identity_algorithms",
         "server_values", "use_case_missing_keys", "use_case_strategy", "limits_values", "provider_boundary_values",
-        "budget_alert_at_values", "budget_alert_at_many", "budget_on_exhausted_shape", "runaway_values", "provider_limits_values",
-        "alerts_webhook_secret_literal",
+        "budget_alert_at_values", "budget_alert_at_many", "budget_on_exhausted_shape", "runaway_values",
+        "provider_limits_values", "alerts_webhook_secret_literal",
     ],
 )  # fmt: skip
 def test_what_the_shapes_refuse_the_schema_refuses(name: str) -> None:
