@@ -35,7 +35,7 @@ def with_teams(count: int) -> Snapshot:
 
 def test_more_budgets_than_a_look_compares_take_turns() -> None:
     rounds, snapshot, seen = Rounds(), with_teams(4_000), set[Watch]()
-    for turn in range(1, 4):
+    for turn in range(1, 6):
         watches, users = rounds.next(snapshot, NOON)
         assert users is None
         assert len(watches) <= WATCHED_MAX + 1

@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
+from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 from shipworthy.model.alert import EACH_END_USER, Alert, Watch
 from shipworthy.model.errors import StoreUnavailable
-from shipworthy.model.money import period_bounds
+from shipworthy.model.money import Period, period_bounds
 from shipworthy.model.observation import BudgetAlert
 from shipworthy.model.op import Op
 from shipworthy.model.policy import Budget, Snapshot
 from shipworthy.ports import Alerts, EndUsers
 
-WATCHED_MAX = 5_000
+WATCHED_MAX = 2_000
 """Thresholds that one look compares; where there are more, looks take turns."""
 LATE_S = 900.0
 """So long after a period's end its charges may still arrive: the life of a hold."""
@@ -74,9 +75,10 @@ class Rounds:
             self._each = tuple(level for level in every if level.key == EACH_END_USER)
             self._place = self._group = 0
             self._after = ""
-        watches = self._named_part(at)
+        when = When(at)
+        watches = self._named_part(when)
         groups: dict[tuple[str, str, datetime], list[Watch]] = {}
-        for watch in (watch for level in self._each for watch in _watches(level, at)):
+        for watch in (watch for level in self._each for watch in when.watches(level)):
             groups.setdefault((watch.tenant, watch.period, watch.period_start), []).append(watch)
         if not groups:
             return watches, None
@@ -88,23 +90,33 @@ class Rounds:
         self._after = after
         self._group += not after
 
-    def _named_part(self, at: datetime) -> list[Watch]:
+    def _named_part(self, when: When) -> list[Watch]:
         part: list[Watch] = []
         for _ in self._named:
             if len(part) >= WATCHED_MAX:
                 break
-            part += _watches(self._named[self._place], at)
+            part += when.watches(self._named[self._place])
             self._place = (self._place + 1) % len(self._named)
         return part
 
 
-def _watches(level: Watched, at: datetime) -> Iterator[Watch]:
-    """The thresholds of a level in the running period, and in the one before while its charges may still arrive."""
-    budget = level.budget
-    bounds = [period_bounds(budget.per, budget.zone, moment) for moment in (at - timedelta(seconds=LATE_S), at)]
-    for start, end in dict.fromkeys(bounds):
-        for permille in budget.alert_at_permille:
-            yield Watch(level.tenant, level.key, budget.per.value, start, end, budget.cap_nano, permille)
+class When:
+    """The periods that run at a moment, and those before them whose charges may still arrive; each worked out once."""
+
+    def __init__(self, at: datetime) -> None:
+        self._moments = (at - timedelta(seconds=LATE_S), at)
+        self._bounds: dict[tuple[Period, ZoneInfo], tuple[tuple[datetime, datetime], ...]] = {}
+
+    def watches(self, level: Watched) -> Iterator[Watch]:
+        """The thresholds of ``level`` in these periods."""
+        budget = level.budget
+        bounds = self._bounds.get((budget.per, budget.zone))
+        if bounds is None:
+            found = (period_bounds(budget.per, budget.zone, moment) for moment in self._moments)
+            bounds = self._bounds[budget.per, budget.zone] = tuple(dict.fromkeys(found))
+        for start, end in bounds:
+            for permille in budget.alert_at_permille:
+                yield Watch(level.tenant, level.key, budget.per.value, start, end, budget.cap_nano, permille)
 
 
 async def look(op: Op, alerts: Alerts, snapshot: Snapshot, rounds: Rounds, *, deliver: bool) -> Sequence[Alert]:

@@ -16,7 +16,9 @@ with clock as materialized (
 ), passed as (
   select w.tenant, w.key, w.period, w.period_start, w.period_end, w.cap_nano, w.permille, c.charged_nano
   from watched w
-  join counter c on c.tenant = w.tenant and c.key = w.key and c.period = w.period and c.period_start = w.period_start
+  cross join lateral (  -- the limit makes it one look at the primary key for each, however many counters there are
+    select n.charged_nano from counter n
+    where n.tenant = w.tenant and n.key = w.key and n.period = w.period and n.period_start = w.period_start limit 1) c
   where c.charged_nano >= w.at_nano
   union all
   select w.tenant, u.key, w.period, w.period_start, w.period_end, w.cap_nano, w.permille, u.charged_nano
@@ -43,7 +45,7 @@ with clock as materialized (
   from clock, (
     select o.tenant, o.id from alert o, clock
     where o.unsaid_until <= clock.now
-    order by o.number limit %(limit)s for update of o skip locked) old
+    order by o.unsaid_until limit %(limit)s for update of o skip locked) old
   where a.tenant = old.tenant and a.id = old.id
   returning {columns_of_a}
 )
