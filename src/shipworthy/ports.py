@@ -227,7 +227,8 @@ class LeaseStore(Ledger, Protocol):
 
     async def reserve_ahead(
         self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft, ask: Ask
-    ) -> Advance: ...
+    ) -> Advance:
+        """``reserve``, and a lease where there is room for one. Raises Refusal reserve.*, StoreUnavailable."""
 
     async def refill(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, ask: Ask) -> Advance:
         """More for a lease, ahead of need; given None = there is no room. Raises Refusal, StoreUnavailable."""
@@ -517,7 +518,7 @@ class PauseStore(Protocol):
     """Sessions and principals that are refused until an administrator releases them; each change with its act."""
 
     async def pause(self, asked: PauseAsked, act: AdminAct) -> Placed:
-        """``act`` is recorded only with a pause that is new. Every worker refuses within a second. Raises StoreUnavailable."""
+        """``act`` is recorded only with a new pause. Every worker refuses within a second. Raises StoreUnavailable."""
 
     async def active(self, scope: str) -> Sequence[Pause]:
         """Those that stand, newest first; ``scope`` as for Exchanges. Raises StoreUnavailable."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shipworthy.cli import cost_reconcile, tables
+from shipworthy.cli import cost_pauses, cost_reconcile, tables
 from shipworthy.cli.alerts import alerts
 from shipworthy.cli.key import say_json
 from shipworthy.cli.options import Config, Json
@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     cost = typer.Typer(help="What was spent.", no_args_is_help=True)
     cost.command("report")(report)
     cost_reconcile.register(cost)
+    cost_pauses.register(cost)
     cost.command("alerts")(alerts)
     cost.callback()(lambda: None)  # a group of one verb stays a group
     app.add_typer(cost, name="cost")

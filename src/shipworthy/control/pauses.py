@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
@@ -29,9 +30,9 @@ class PauseShown(Struct, frozen=True, kw_only=True):
     principal: str
     session: str
     reason: str
-    at: str
+    at: datetime
     by: str
-    released_at: str | None
+    released_at: datetime | None
     released_by: str | None
     released_because: str | None
     release: str
@@ -61,9 +62,9 @@ def pause_shown(pause: Pause) -> PauseShown:
         principal=pause.principal,
         session=pause.session,
         reason=pause.reason,
-        at=pause.at.isoformat(timespec="seconds"),
+        at=pause.at,
         by=pause.by,
-        released_at=pause.released_at.isoformat(timespec="seconds") if pause.released_at else None,
+        released_at=pause.released_at,
         released_by=pause.released_by,
         released_because=pause.released_because,
         release=release_command(pause.tenant, pause.kind, pause.principal, pause.session),

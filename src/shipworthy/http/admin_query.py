@@ -95,7 +95,16 @@ class Query:
 
 def exchange_id(said: str) -> UUID:
     """The id in a path."""
+    return _id("exchange", said)
+
+
+def pause_id(said: str) -> UUID:
+    """The id in a path."""
+    return _id("pause", said)
+
+
+def _id(what: str, said: str) -> UUID:
     try:
         return UUID(said)
     except ValueError as wrong:
-        raise Refusal("admin.not_found", what="exchange", id=said[:64]) from wrong
+        raise Refusal("admin.not_found", what=what, id=said[:64]) from wrong
