@@ -73,7 +73,9 @@ async def measure(claims: Any, requests: int) -> tuple[float, Counter[str]]:
     spent_ns = 0
     for op in ops:
         began_ns = time.perf_counter_ns()
-        flying.append(await ledger.reserve(op, "acme", claims, estimate, draft))
+        hold = await ledger.reserve(op, "acme", claims, estimate, draft)
+        await ledger.announce(op, hold)
+        flying.append(hold)
         if len(flying) > IN_FLIGHT:
             hold = flying.popleft()
             entry: Any = SimpleNamespace(hold=hold, charge=charge, row=row)

@@ -178,6 +178,12 @@ class Ledger(Protocol):
     async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:
         """A hold of at least ``amount_nano``, or Refusal reserve.budget_exhausted and the old hold stays."""
 
+    async def announce(self, op: Op, hold: Hold) -> None:
+        """Before anything is sent for ``hold``: the store knows, or will in moments, what it may cost if this worker dies.
+
+        Raises StoreUnavailable.
+        """
+
     def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
         """Gives back what ``hold`` has beyond ``amount_nano``. Never raises.
 
@@ -252,16 +258,17 @@ class Entry(Struct, frozen=True):
 class Intent:
     """That an exchange is about to cost money which no hold in the store names: what is left of it if this worker dies.
 
-    ``void``: its exchange is recorded, so that it need not be written any more.
+    ``queued``: it is on its way into the store. ``void``: its exchange is recorded, so that it need not be written any more.
     """
 
-    __slots__ = ("arrived_unix_ns", "draft", "expires_s", "hold", "void")
+    __slots__ = ("arrived_unix_ns", "draft", "expires_s", "hold", "queued", "void")
 
     def __init__(self, hold: Hold, arrived_unix_ns: int, expires_s: float, draft: Draft) -> None:
         self.hold = hold
         self.arrived_unix_ns = arrived_unix_ns
         self.expires_s = expires_s
         self.draft = draft
+        self.queued = False
         self.void = False
 
 

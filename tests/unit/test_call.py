@@ -67,6 +67,11 @@ class Ledger:
         self.raised: list[int] = []
         self.refusing = False
         self.away = False
+        self.deaf = False
+
+    async def announce(self, op: Op, hold: Hold) -> None:
+        if self.deaf:
+            raise StoreUnavailable("store.slow")
 
     async def raise_to(self, op: Op, hold: Hold, amount_nano: int) -> Hold:
         if self.away:
@@ -438,6 +443,18 @@ def test_without_the_store_nothing_is_sent_to_a_provider_that_has_limits() -> No
         with pytest.raises(Refusal, match=r"reserve\.store_unavailable"):
             await world.call()
         assert world.attempts == []
+        assert world.scripts[0].opened == 0
+        assert world.idle()
+
+    run(scenario)
+
+
+def test_nothing_is_sent_before_the_store_can_know_of_it() -> None:
+    async def scenario() -> None:
+        world = World(Script(WORD, END))
+        world.ledger.deaf = True
+        with pytest.raises(Refusal, match=r"reserve\.store_unavailable"):
+            await world.call()
         assert world.scripts[0].opened == 0
         assert world.idle()
 

@@ -116,6 +116,9 @@ class MemoryLedger:
             held.amount_nano += more_nano
         return structs.replace(hold, estimate=structs.replace(hold.estimate, amount_nano=amount_nano))
 
+    async def announce(self, op: Op, hold: Hold) -> None:
+        """A direct hold says it itself."""
+
     def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
         """A direct hold keeps what it has until it is settled."""
 

@@ -71,19 +71,27 @@ async def _cover(
     op: Op, ledger: Ledger, hold: Hold, route: Route, model: Model, request: Request, fitted: Fitted,
     attempts: list[Attempt],
 ) -> None:  # fmt: skip
-    """Raises the hold until it covers one more attempt on top of what earlier ones may be billed; no egress without."""
+    """The hold covers one more attempt on top of what earlier ones may be billed, and the store knows of it; no egress
+    without."""
+    try:
+        if not attempts:  # the hold was trimmed to the dearest model of the route, no further
+            await ledger.announce(op, hold)
+        needed_nano = _needed(route, model, request, fitted, attempts)
+        if needed_nano > hold.estimate.amount_nano:
+            hold.estimate = (await ledger.raise_to(op, hold, needed_nano)).estimate
+    except StoreUnavailable as away:
+        raise Refusal("reserve.store_unavailable", detail=str(away), retry_after_s=5) from away
+
+
+def _needed(route: Route, model: Model, request: Request, fitted: Fitted, attempts: list[Attempt]) -> int:
+    """What must be held for an attempt at ``model`` and for what earlier ones may be billed; 0 = those cost nothing."""
     billed = [attempt for attempt in attempts if attempt.usage is not None]
     if not billed:
-        return  # the hold was trimmed to the dearest model of the route, no further
+        return 0
     output = ceiling_output(request, fitted.output_tokens_max)
     named = {each.name: each for each in route.models}
     spent = sum(ceiling_cost(named[a.model], a.usage.input, a.usage.output, 0) for a in billed if a.usage is not None)
-    needed = spent + ceiling_cost(model, fitted.input_tokens, output, request.images)
-    if needed > hold.estimate.amount_nano:
-        try:
-            hold.estimate = (await ledger.raise_to(op, hold, needed)).estimate
-        except StoreUnavailable as away:
-            raise Refusal("reserve.store_unavailable", detail=str(away), retry_after_s=5) from away
+    return spent + ceiling_cost(model, fitted.input_tokens, output, request.images)
 
 
 def _refusal(failure: ProviderFailure | None) -> Refusal:

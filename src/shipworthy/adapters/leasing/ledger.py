@@ -61,15 +61,19 @@ class LeasedLedger:
             if path is None:
                 return await self._store.reserve(op, tenant, claims, estimate, draft)
         hold = Hold(op.id, tenant, estimate, path.claims, _UNKNOWN)
-        if await self._set_aside(op, path, hold, draft):
-            return hold
-        try:
-            await self._intend(op, hold, draft)
-        except BaseException:  # also a cancel: nothing is sent for it, so nothing is held for it
-            if hold.purse is not None:
-                hold.purse.undo(hold)
-            raise
+        if not await self._set_aside(op, path, hold, draft):
+            hold.intent = self._intent(op, hold, draft)
         return hold
+
+    async def announce(self, op: Op, hold: Hold) -> None:
+        """``strict`` waits until it is committed, else it is behind. Raises StoreUnavailable."""
+        if not isinstance(hold.intent, Intent):
+            return  # held directly
+        hold.intent.queued = True
+        if self._strict():
+            await self.recorder.intended(hold.intent)
+        else:
+            self.recorder.intend(hold.intent)
 
     async def share(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate) -> Hold:
         """A reservation of no money, that nothing is recorded of: always from a lease. Raises as ``reserve`` does."""
@@ -97,11 +101,20 @@ class LeasedLedger:
                 purse.retired = True
                 raise
         _sized(hold, amount_nano)
-        if isinstance(hold.intent, Intent):
-            await self._intend(op, hold, hold.intent.draft)
+        before = hold.intent
+        if isinstance(before, Intent) and before.queued:
+            hold.intent = self._intent(op, hold, before.draft)
+            try:
+                await self.announce(op, hold)
+            except BaseException:  # also a cancel: nothing more is sent; what was sent before has its own
+                hold.intent.void, hold.intent = True, before
+                raise
+            before.void = True
         return hold
 
     def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
+        if isinstance(hold.intent, Intent) and hold.intent.queued:
+            return  # the store may know of more
         if hold.purse is not None and amount_nano < hold.estimate.amount_nano:
             hold.purse.trim(hold, amount_nano)
             _sized(hold, amount_nano)
@@ -343,22 +356,9 @@ class LeasedLedger:
 
     # ---------------------------------------------------------------------------------------- inside
 
-    async def _intend(self, op: Op, hold: Hold, draft: Draft) -> None:
+    def _intent(self, op: Op, hold: Hold, draft: Draft) -> Intent:
         left_s = (op.deadline_ns - self._clock.monotonic_ns()) / 1e9 if op.deadline_ns else 0.0
-        before = hold.intent
-        intent = Intent(hold, op.arrived_unix_ns, max(self._bounds.hold_s, left_s + 60.0), draft)
-        hold.intent = intent
-        try:
-            if self._strict():
-                await self.recorder.intended(intent)
-            else:
-                self.recorder.intend(intent)
-        except BaseException:  # also a cancel: nothing is sent for it; what was sent before has its own
-            intent.void = True
-            hold.intent = before or intent
-            raise
-        if isinstance(before, Intent):
-            before.void = True
+        return Intent(hold, op.arrived_unix_ns, max(self._bounds.hold_s, left_s + 60.0), draft)
 
     def _path(self, tenant: str, claims: Sequence[Claim]) -> Path | None:
         """The path of these claims; None when there are too many."""

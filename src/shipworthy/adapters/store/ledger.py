@@ -151,6 +151,9 @@ class PostgresLedger:
             raise
         return [Turned(each.lease, each.gone, each.second, each.standing()) for each in answers]
 
+    async def announce(self, op: Op, hold: Hold) -> None:
+        """A direct hold says it itself."""
+
     def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
         """A direct hold keeps what it has until it is settled."""
 
