@@ -31,12 +31,14 @@ from shipworthy.adapters.store.alerts import StoreAlerts
 from shipworthy.adapters.store.assertions import assert_store
 from shipworthy.adapters.store.books import StoreBooks
 from shipworthy.adapters.store.corrections import StoreCorrections
+from shipworthy.adapters.store.costs import StoreCostSums
 from shipworthy.adapters.store.exchanges import StoreExchanges
 from shipworthy.adapters.store.key_cache import KeyCache
 from shipworthy.adapters.store.keyring import Keyring, open_keyring
 from shipworthy.adapters.store.keys import StoreKeys
 from shipworthy.adapters.store.ledger import LEASES_CHANNEL, PostgresLedger
 from shipworthy.adapters.store.listen import listen
+from shipworthy.adapters.store.months import prepare_months
 from shipworthy.adapters.store.pause_cache import PauseCache
 from shipworthy.adapters.store.pauses import CHANNEL as PAUSES_CHANNEL
 from shipworthy.adapters.store.pauses import StorePauses
@@ -121,9 +123,13 @@ def store_urls(config: Path) -> tuple[str, str]:
 
 
 async def check_store(url: str) -> Sequence[str]:
-    """Raises StartRefused, in words, for a store that no process could work with; the workers that hold something in it."""
+    """Raises StartRefused, in words, for a store that no process could work with; the workers that hold something in it.
+
+    Its months are made, so that nothing is recorded outside of them.
+    """
     async with Store(url) as store:
         await assert_store(store)
+        await prepare_months(store)  # before the first row comes
         return await holders(store)
 
 
@@ -322,6 +328,7 @@ class Control:
         vault = Vault(ground.keyring)
         self.sweeper = StoreSweeper(ground.store, vault)
         self.repeats = StoreRepeats(ground.store, ground.keyring.repeats_key)
+        self.cost_sums = StoreCostSums(ground.store)
         self.alerts = StoreAlerts(ground.store)
         self.spend = StoreSpendWatch(ground.store)
         self.plane = ControlPlane(
@@ -343,8 +350,7 @@ class Control:
     @property
     def poster(self) -> AlertPoster | None:
         """Where the manifest in force has alerts posted."""
-        webhook = self.loaded.deployment.alerts
-        if webhook is None:
+        if (webhook := self.loaded.deployment.alerts) is None:
             return None
         return WebhookPoster(webhook.url.reveal(), webhook.secret.reveal(), self._ground.clock)
 

@@ -16,7 +16,7 @@ from shipworthy.adapters.store.keyring import Kek, Keyring
 from shipworthy.adapters.store.pool import Store, StoreRole
 from shipworthy.adapters.store.vault import Vault
 from shipworthy.kit.memory_record import MemoryExchanges
-from shipworthy.kit.rows import ARRIVED_UNIX_NS, refused, row
+from shipworthy.kit.rows import ARRIVED_UNIX_NS, refused, row, spent
 from shipworthy.model.errors import Refusal
 from shipworthy.model.exchange import Bodies, Outcome, Row
 from shipworthy.model.money import Basis, ChargeLine, Component
@@ -194,33 +194,6 @@ def test_bodies_are_opened(play: Callable[[Story], None], tenant_name: Callable[
 
 
 # ------------------------------------------------------------------------------------------------ cost
-
-
-def spent(tenant: str, at_ns: int, seed: int) -> Row:
-    """A row whose lines are of several models, as after a fallback that was billed."""
-    draw = random.Random(seed)
-    models = ["small", "large", "local"]
-    lines = tuple(
-        ChargeLine(
-            n, draw.choice(models), draw.choice(list(Component)), draw.randrange(1, 10**6), 1, draw.randrange(10**12),
-            Basis.REPORTED,
-        )
-        for n in range(draw.randrange(5))
-    )  # fmt: skip
-    charged = sum(line.amount_nano for line in lines)
-    outcome = draw.choice(list(Outcome))
-    return row(
-        tenant=tenant,
-        arrived_unix_ns=at_ns,
-        team=draw.choice(["support", "sales"]),
-        use_case=draw.choice(["faq", "quotes"]),
-        subject=draw.choice(["alice", "bob"]),
-        outcome=outcome,
-        model=draw.choice(["", *models]),
-        charge_lines=lines,
-        charged_nano=charged,
-        overrun_nano=draw.choice([0, 0, charged // 3]),
-    )
 
 
 def summed(lines: Sequence[CostLine], field: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from msgspec.structs import replace
 
 from shipworthy.model.exchange import Outcome, Row
@@ -100,6 +102,31 @@ def refused(code: str = "reserve.budget_exhausted", **changes: object) -> Row:
         "reply_bytes": 0,
     }
     return row(**{**nothing, **changes})
+
+
+def spent(tenant: str, arrived_unix_ns: int, seed: int) -> Row:
+    """A row of any outcome whose charge lines are of several models, as after a fallback that was billed."""
+    draw = random.Random(seed)  # noqa: S311 — the same seed draws the same row
+    models, components = ["small", "large", "local"], list(Component)
+    lines = tuple(
+        ChargeLine(
+            n, draw.choice(models), draw.choice(components), draw.randrange(10**6), 1, draw.randrange(10**12), basis
+        )
+        for n, basis in enumerate(draw.choices(list(Basis), k=draw.randrange(5)))
+    )
+    charged_nano = sum(line.amount_nano for line in lines)
+    return row(
+        tenant=tenant,
+        arrived_unix_ns=arrived_unix_ns,
+        team=draw.choice(["support", "sales"]),
+        use_case=draw.choice(["faq", "quotes"]),
+        subject=draw.choice(["alice", "bob"]),
+        outcome=draw.choice(list(Outcome)),
+        model=draw.choice(["", *models]),
+        charge_lines=lines,
+        charged_nano=charged_nano,
+        overrun_nano=draw.choice([0, 0, charged_nano // 3]),
+    )
 
 
 def _candidates() -> tuple[Candidate, ...]:

@@ -1,5 +1,5 @@
-"""The control plane's process: admin API and console on ``admin``, /metrics on its own bind; sweeper, budget alerts and
-runaway watch.
+"""The control plane's process: admin API and console on ``admin``, /metrics on its own bind; sweeper, cost sums, budget
+alerts and runaway watch.
 
 ``python -m shipworthy.process.control CHANNEL_FD``.
 """
@@ -29,6 +29,7 @@ from shipworthy.process.channel import Channel, Dead, Drain, Ready, Reload, Relo
 from shipworthy.process.serving import QuietServer
 from shipworthy.process.sockets import bind
 from shipworthy.process.spending import watch_spend_for_ever
+from shipworthy.process.summing import sum_costs_for_ever
 from shipworthy.process.sweeping import sweep_for_ever
 from shipworthy.process.voice import Voice, run
 
@@ -56,6 +57,7 @@ async def control(channel_fd: int) -> None:
             asyncio.create_task(sweep_for_ever(running, dead, Path(launch.metrics_path), observe)),
             asyncio.create_task(alert_for_ever(running, observe)),
             asyncio.create_task(watch_spend_for_ever(running, observe)),
+            asyncio.create_task(sum_costs_for_ever(running, observe)),
         ]
         await channel.send(Ready(running.loaded.snapshot.digest, {"admin": admin.getsockname()[1]}))
         await asyncio.wait({obey, *jobs}, return_when=asyncio.FIRST_COMPLETED)

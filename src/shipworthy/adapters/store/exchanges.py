@@ -8,26 +8,21 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from psycopg import sql
-from psycopg.rows import TupleRow, dict_row
+from psycopg.rows import dict_row
 
 from shipworthy.adapters.store.acts import EPOCH, moment
 from shipworthy.adapters.store.blocks import blocks
+from shipworthy.adapters.store.costs import UNIX_NS_MAX, cost
 from shipworthy.adapters.store.pool import Connection, Store
 from shipworthy.adapters.store.rows import COLUMNS, row_of
 from shipworthy.adapters.store.vault import Sealed, Unsealable, Vault, Wrapped, unseal
 from shipworthy.model.errors import Refusal
 from shipworthy.model.exchange import Bodies, Row
-from shipworthy.model.money import Component
-from shipworthy.model.reading import EVERY_TENANT, PAGE_ROWS_MAX, By, CostAsked, CostLine, Page, Place, Wanted
+from shipworthy.model.reading import EVERY_TENANT, PAGE_ROWS_MAX, CostAsked, CostLine, Page, Place, Wanted
 
-COST_STATEMENT_MS = 120_000
-UNIX_NS_MAX = (1 << 63) - 1
 ARRIVED_UNIX_MS_MAX = UNIX_NS_MAX // 1_000_000  # an id may say anything
 AT_MAX = datetime.max.replace(tzinfo=EPOCH.tzinfo)
 LAST_ID = UUID(int=(1 << 128) - 1)
-INPUT = [Component.INPUT, Component.CACHE_READ, Component.CACHE_WRITE, Component.INPUT_AUDIO]
-OUTPUT = [Component.OUTPUT, Component.REASONING, Component.OUTPUT_AUDIO]
-COLUMN_OF = {By.TENANT: "tenant", By.TEAM: "team", By.USE_CASE: "use_case", By.PRINCIPAL: "subject"}
 
 
 class StoreExchanges:
@@ -91,15 +86,8 @@ class StoreExchanges:
         return unseal(key, tenant, exchange_id, part, Sealed(key_id, nonce, ciphertext))
 
     async def cost(self, scope: str, asked: CostAsked) -> Sequence[CostLine]:
-        if asked.by is By.MODEL:
-            query: sql.SQL | sql.Composed = blocks("exchanges")["cost_by_model"]
-        else:
-            query = blocks("exchanges")["cost"].format(name=sql.Identifier(COLUMN_OF[asked.by]))
-        named: dict[str, object] = {"tenant": asked.tenant, "input": INPUT, "output": OUTPUT}
         async with self._reading(scope) as conn:
-            await conn.execute(blocks("exchanges")["patience"], {"ms": str(COST_STATEMENT_MS)})
-            found = await conn.execute(query, named | _span(asked.since_unix_ns, asked.until_unix_ns))
-            return [_cost_line(row) for row in await found.fetchall()]
+            return await cost(conn, asked)
 
     @asynccontextmanager
     async def _reading(self, scope: str) -> AsyncGenerator[Connection]:
@@ -124,9 +112,3 @@ def _found_by(exchange_id: UUID) -> dict[str, object]:
     """An id and the stretch of time that its first 48 bits say."""
     arrived = EPOCH + timedelta(milliseconds=min(exchange_id.int >> 80, ARRIVED_UNIX_MS_MAX))
     return {"id": exchange_id, "from": arrived, "to": arrived + timedelta(milliseconds=1)}
-
-
-def _cost_line(row: TupleRow) -> CostLine:
-    tenant, name, *figures = row
-    names = CostLine.__struct_fields__[2:]
-    return CostLine(tenant=tenant, name=name, **dict(zip(names, (int(figure or 0) for figure in figures), strict=True)))
