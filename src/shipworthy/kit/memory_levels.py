@@ -112,6 +112,9 @@ class Levels:
         )
 
     def blocked_by_budget(self, tenant: str, claims: Iterable[Claim], amount_nano: int) -> Blocked | None:
+        """What costs nothing never is."""
+        if amount_nano <= 0:
+            return None
         for claim in claims:
             figures = self.figures(tenant, claim)
             if claim.cap_nano < 0 or figures.taken_nano + amount_nano <= claim.cap_nano:
