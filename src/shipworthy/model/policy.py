@@ -78,7 +78,8 @@ class Watched(StrEnum):
 class Runaway(Struct, frozen=True, gc=False):
     """When a spend rate is a runaway: ``multiple`` times normal, and at least ``at_least_nano_per_min``.
 
-    The rate is the mean over the last ``window_minutes``; normal is the mean rate of the ``normal_days`` before.
+    The rate is the mean over the last ``window_minutes``; normal is the median rate of the windows of the last
+    ``normal_days`` in which there was any spend. Exactly: ``model/runaway``.
     """
 
     multiple: int

@@ -22,7 +22,7 @@ async def watch_spend_for_ever(running: Control, observe: Observe) -> None:
     away, forget_at, unstopped = False, 0.0, Unstopped()
     while True:
         began = time.monotonic()
-        rules = watched(running.loaded.snapshot.tenants)
+        rules = watched(running.loaded.snapshot)
         try:
             op = Op.for_job(SystemClock(), observe)
             await look(op, running.spend, running.plane.pauses, rules, unstopped)
