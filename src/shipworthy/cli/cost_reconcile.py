@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -131,7 +134,8 @@ def _balance(config: Path, tenant: str, since: date | None, as_json: bool) -> No
         from shipworthy.control.reconcile import balance
 
         begin = datetime(since.year, since.month, since.day, tzinfo=UTC) if since else None
-        return await balance(op, plane.books, plane.acts, plane.snapshot(), holder, tenant, begin)
+        async with patiently("counters and rows"):
+            return await balance(op, plane.books, plane.acts, plane.snapshot(), holder, tenant, begin)
 
     found = with_plane(config, story)
     if as_json:
@@ -169,7 +173,8 @@ def _usage(
                 wanted,
                 progress,
             )
-        return done, await usage_report(op, plane.books, plane.acts, plane.snapshot(), holder, file, asked)
+        async with patiently("the record and the export"):
+            return done, await usage_report(op, plane.books, plane.acts, plane.snapshot(), holder, file, asked)
 
     done, found = with_plane(config, story)
     if as_json:
@@ -181,6 +186,23 @@ def _usage(
             show_applied(done)
         show_usage(found)
     raise typer.Exit(0 if found.agree and not (done and done.failed) else EXIT_PROBLEM)
+
+
+@asynccontextmanager
+async def patiently(what: str) -> AsyncGenerator[None, None]:
+    """Says on standard error that it is at work, for whom it takes longer than two seconds."""
+
+    async def tell() -> None:
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            typer.secho(f"comparing {what} for {time.monotonic() - began:.0f} s", dim=True, err=True)
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
 
 
 class Progress:

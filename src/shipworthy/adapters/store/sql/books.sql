@@ -7,7 +7,7 @@
 -- begins and ends on one.
 with asked as (
   select %(tenant)s::text as tenant, coalesce(%(since)s::timestamptz, '-infinity') as since,
-         (select m.applied_at from migration m where m.number = %(levels_since)s) as levels_since
+         (select m.applied_at + interval '1 hour' from migration m where m.number = %(levels_since)s) as levels_since
 ), counters as (
   select n.tenant, n.key || '@' || n.period as level, n.period_start as begins,
          coalesce(n.period_end, lead(n.period_start) over w, n.period_start + ('1 ' || n.period)::interval) as ends,
@@ -54,6 +54,7 @@ with asked as (
   select e.tenant, min(e.arrived_at) as earliest, max(e.arrived_at) as latest, sum(e.charged_nano) as nano, count(*) as exchanges
   from asked a, exchange e
   where (a.tenant = '' or e.tenant = a.tenant) and e.levels = '{}' and e.charged_nano > 0 and e.recorded_at < a.levels_since
+    and e.arrived_at < (select b.levels_since + interval '1 day' from asked b)  -- whatever the clock of the worker
   group by 1
 ), charges as (
   select coalesce(s.tenant, m.tenant) as tenant, coalesce(s.level, m.level) as level, s.begins, s.ends, s.charged as counter,
@@ -179,5 +180,5 @@ where e.arrived_at >= %(from)s and e.arrived_at < %(to)s and e.flags @> jsonb '[
 group by 1 order by 1
 limit %(limit)s;
 
--- name: patience — sums over the whole record may take longer than other statements
-select set_config('statement_timeout', %(ms)s, true);
+-- name: patience — sums over the whole record may take longer than other statements; compiling them takes longer than it saves
+select set_config('statement_timeout', %(ms)s, true), set_config('jit', 'off', true), set_config('work_mem', '64MB', true);
