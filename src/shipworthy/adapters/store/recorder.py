@@ -39,6 +39,7 @@ class RecorderBounds(Struct, frozen=True):
     """Every bound of the record's way into the store."""
 
     record_s: float = 10.0  # how long `record` waits for its commit
+    intend_s: float = 3.0  # how long `intended` does: nothing was sent yet, so that a refusal costs nothing
     queue_entries_max: int = 20_000
     queue_bytes_max: int = 128 * 1024 * 1024
     batch_entries_max: int = 256
@@ -101,28 +102,28 @@ class PostgresRecorder:
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     async def record(self, entry: Entry) -> None:
-        await self._committed(entry)
+        await self._committed(entry, self._bounds.record_s)
 
     def enqueue(self, entry: Entry) -> None:
         self._put(entry, None)
         self._settled(entry)
 
     async def intended(self, intent: Intent) -> None:
-        await self._committed(intent)
+        await self._committed(intent, self._bounds.intend_s)
 
     def intend(self, intent: Intent) -> None:
         self._put(intent, None)
 
-    async def _committed(self, what: Entry | Intent) -> None:
+    async def _committed(self, what: Entry | Intent, within_s: float) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         item = self._put(what, waiter)
         try:
-            async with asyncio.timeout(self._bounds.record_s):
+            async with asyncio.timeout(within_s):
                 await waiter
         except TimeoutError:
             item.late = True
             why = self._trouble or "store.slow: the store has not committed the record in time"
-            raise StoreUnavailable(f"{why} (waited {self._bounds.record_s:g} s)") from None
+            raise StoreUnavailable(f"{why} (waited {within_s:g} s)") from None
 
     @property
     def waiting(self) -> int:
