@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 
 from shipworthy.adapters.store.acts import StoreActs
 from shipworthy.adapters.store.batch import BatchWriter
@@ -229,8 +230,11 @@ def test_a_log_that_names_our_exchanges_ends_every_difference(play, cost: bool) 
             theirs = sum((Decimal(line.rpartition(",")[2]) for line in log[1:]), Decimal(0))
             comes_to = sum(each.charged_nano for each in rows) + done.nano
             assert usd(comes_to) == f"{theirs:.9f}"
-            if not isinstance(desk.exchanges, MemoryExchanges):
-                assert sum(line.charged_nano for line in await desk.exchanges.cost(EVERY_TENANT, asked)) == comes_to
+            for by in By:
+                lines = await desk.exchanges.cost(EVERY_TENANT, structs.replace(asked, by=by))
+                assert sum(line.charged_nano for line in lines) == comes_to
+                assert sum(line.corrected_nano for line in lines) == done.nano
+                assert sum(line.exchanges for line in lines) == len(rows)
         again = await desk.apply("openai", *log)
         assert (again.corrected, again.nano, again.agreed) == (0, 0, len(log) - 1)
 

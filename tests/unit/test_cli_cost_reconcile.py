@@ -265,6 +265,17 @@ def test_a_correction_is_told_beside_its_row(cli: object, memory: MemoryPlane) -
     assert exchange_shown(spent, ()).explained == explain(spent)
 
 
+def test_a_report_says_what_of_it_is_corrections(cli: object, memory: MemoryPlane) -> None:
+    span = ("report", "--since", "2026-11-21", "--until", "2026-11-23")
+    assert "corrections" not in said(cli(*span), 0)
+    said(cli("correct", memory.exchanges.rows[0].id, "--usd", "-0.0001", "--because", "a credit"), 0)
+    told = said(cli(*span), 0)
+    assert "-0.000100000" in told
+    assert "0.006820000" in told
+    total = json.loads(said(cli(*span, "--json"), 0))["total"]
+    assert (total["charged_nano"], total["corrected_nano"]) == (6_820_000, -100_000)
+
+
 def test_a_correction_of_nothing_known(cli: object) -> None:
     assert cli("correct", uuid4(), "--usd", "1", "--because", "x").exit_code == 1
     assert cli("correct", "no-id", "--usd", "1", "--because", "x").exit_code == 2

@@ -92,6 +92,9 @@ def show_table(found: CostReport) -> None:
     tables.add_figures(table, "USD", [found.total.charged_usd], found.total.charged_usd)
     if found.total.overrun_nano:
         tables.add_figures(table, "of it overrun", [found.total.overrun_usd], found.total.overrun_usd)
+    if _corrected(found):
+        corrected = [line.corrected_usd for line in found.lines]
+        tables.add_figures(table, "of it corrections", corrected, found.total.corrected_usd)
     for line in found.lines:
         table.add_row(*map(Text, _cells(line, found, counts)))
     tables.show(table)
@@ -105,7 +108,13 @@ def _cells(line: CostShown, found: CostReport, counts: list[str]) -> list[str]:
     cells.append(line.charged_usd)
     if found.total.overrun_nano:
         cells.append(line.overrun_usd)
+    if _corrected(found):
+        cells.append(line.corrected_usd)
     return cells
+
+
+def _corrected(found: CostReport) -> bool:
+    return any(line.corrected_nano for line in found.lines)
 
 
 def _name(line: CostShown) -> str:

@@ -52,7 +52,7 @@ class CostReport(Struct, frozen=True, kw_only=True):
 
 
 class CostShown(Struct, frozen=True, kw_only=True):
-    """One line of the report. Names are as recorded: whoever shows them escapes them."""
+    """One line of the report, corrections included. Names are as recorded: whoever shows them escapes them."""
 
     tenant: str
     name: str
@@ -66,8 +66,10 @@ class CostShown(Struct, frozen=True, kw_only=True):
     output_tokens: int
     charged_usd: str
     overrun_usd: str
+    corrected_usd: str
     charged_nano: int
     overrun_nano: int
+    corrected_nano: int
 
 
 async def cost_report(
@@ -179,7 +181,12 @@ def _period(name: str) -> Period:
 
 def _shown(line: CostLine) -> CostShown:
     fields = {name: getattr(line, name) for name in CostLine.__struct_fields__}
-    return CostShown(charged_usd=usd(line.charged_nano), overrun_usd=usd(line.overrun_nano), **fields)
+    return CostShown(
+        charged_usd=usd(line.charged_nano),
+        overrun_usd=usd(line.overrun_nano),
+        corrected_usd=usd(line.corrected_nano),
+        **fields,
+    )
 
 
 def _cell(value: object) -> object:

@@ -30,7 +30,7 @@ class MemoryCorrections:
     """ports.Corrections over a list of rows. There are no counters, so that no verdict is *short*."""
 
     def __init__(self, exchanges: MemoryExchanges, acts: MemoryActs) -> None:
-        self.made: list[Correction] = []
+        self.made = exchanges.corrections
         self._exchanges = exchanges
         self._acts = acts
 

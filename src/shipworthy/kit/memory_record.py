@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from shipworthy.model.correction import Correction
 from shipworthy.model.exchange import Bodies, Row
 from shipworthy.model.money import Component
 from shipworthy.model.reading import EVERY_TENANT, PAGE_ROWS_MAX, By, CostAsked, CostLine, Page, Place, Wanted
@@ -35,6 +36,7 @@ class MemoryExchanges:
     def __init__(self, *rows: Row) -> None:
         self.rows = list(rows)
         self.said: dict[UUID, Bodies] = {}
+        self.corrections: list[Correction] = []  # what MemoryCorrections has made
 
     async def page(self, scope: str, wanted: Wanted, after: Place | None, limit: int) -> Page:
         limit = max(1, min(limit, PAGE_ROWS_MAX))
@@ -54,7 +56,8 @@ class MemoryExchanges:
         wanted = Wanted(tenant=asked.tenant, since_unix_ns=asked.since_unix_ns, until_unix_ns=asked.until_unix_ns)
         for row in self._seen(scope):
             if _matches(row, wanted):
-                for part in _parts(row, asked.by):
+                made = [each for each in self.corrections if each.exchange_id == row.id]
+                for part in (*_parts(row, asked.by), *_corrected(row, made, asked.by)):
                     known = lines.get((part.tenant, part.name))
                     lines[part.tenant, part.name] = part if known is None else _sum(known, part)
         return list(lines.values())
@@ -84,13 +87,7 @@ def _matches(row: Row, wanted: Wanted) -> bool:
 
 def _parts(row: Row, by: By) -> Iterator[CostLine]:
     """What one row adds: counts at its own name, money and tokens where the charge lines say."""
-    name = {
-        By.TENANT: row.tenant,
-        By.TEAM: row.team,
-        By.USE_CASE: row.use_case,
-        By.MODEL: row.model,
-        By.PRINCIPAL: row.subject,
-    }[by]
+    name = _name(row, by)
     counts = {row.outcome.value: 1}
     yield CostLine(tenant=row.tenant, name=name, exchanges=1, overrun_nano=row.overrun_nano, **counts)
     money: defaultdict[str, int] = defaultdict(int)
@@ -106,6 +103,29 @@ def _parts(row: Row, by: By) -> Iterator[CostLine]:
     money[name] += row.charged_nano - sum(money.values())  # 0 unless the lines and the charge disagree
     for at, nano in money.items():
         yield CostLine(tenant=row.tenant, name=at, charged_nano=nano)
+
+
+def _corrected(row: Row, made: Sequence[Correction], by: By) -> Iterator[CostLine]:
+    """What corrections of a row add, where their lines say."""
+    for line in (line for each in made for line in each.lines):
+        yield CostLine(
+            tenant=row.tenant,
+            name=line.model if by is By.MODEL else _name(row, by),
+            input_tokens=line.quantity if line.component in INPUT else 0,
+            output_tokens=line.quantity if line.component in OUTPUT else 0,
+            charged_nano=line.amount_nano,
+            corrected_nano=line.amount_nano,
+        )
+
+
+def _name(row: Row, by: By) -> str:
+    return {
+        By.TENANT: row.tenant,
+        By.TEAM: row.team,
+        By.USE_CASE: row.use_case,
+        By.MODEL: row.model,
+        By.PRINCIPAL: row.subject,
+    }[by]
 
 
 def _sum(one: CostLine, other: CostLine) -> CostLine:

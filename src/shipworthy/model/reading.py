@@ -122,3 +122,4 @@ class CostLine(Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     charged_nano: int = 0
     overrun_nano: int = 0
+    corrected_nano: int = 0  # of charged_nano: what corrections added or took

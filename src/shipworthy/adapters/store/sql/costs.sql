@@ -2,14 +2,14 @@
 
 -- name: cost — counts, tokens and money by one dimension, in one snapshot. Whole days and hours are read from their sums
 -- (migration 0024), days that are not folded yet from their hours'; what begins or ends within an hour, slots that are not summed
--- yet and late rows are read from the record; corrections stand beside. Lateral with `offset 0`: each stretch of time is looked up by itself, whatever the statistics say.
+-- yet and late rows are read from the record; corrections, which have no outcome, stand beside. Lateral with `offset 0`: each stretch of time is looked up by itself, whatever the statistics say.
 with folded as (
   select s.*
   from (values ('day', %(day_from)s::timestamptz, %(day_until)s::timestamptz), ('hour', %(hour_from)s, %(day_from)s),
                ('hour', %(day_until)s, %(hour_until)s)) w(span, since, until)
   cross join lateral (
     select c.tenant, c.name, c.served, c.refused, c.cut, c.failed, c.abandoned, c.input_tokens, c.output_tokens, c.charged_nano,
-           c.overrun_nano
+           c.overrun_nano, 0::numeric as corrected_nano
     from cost_sum c
     where (%(tenant)s = '' or c.tenant = %(tenant)s) and c.dimension = %(by)s and c.span = w.span
       and c.at >= w.since and c.at < w.until and c.parts > 0 offset 0) s
@@ -17,7 +17,7 @@ with folded as (
   select s.*
   from cost_day d cross join lateral (
     select c.tenant, c.name, c.served, c.refused, c.cut, c.failed, c.abandoned, c.input_tokens, c.output_tokens, c.charged_nano,
-           c.overrun_nano
+           c.overrun_nano, 0::numeric as corrected_nano
     from cost_sum c
     where c.tenant = d.tenant and c.dimension = %(by)s and c.span = 'hour'
       and c.at >= d.at and c.at < d.at + interval '1 day' and c.parts > 0 offset 0) s
@@ -60,12 +60,13 @@ with folded as (
   select * from folded union all select * from unfolded
   union all
   select e.tenant, {name}, p.served, p.refused, p.cut, p.failed, p.abandoned, p.input_tokens, p.output_tokens, p.charged_nano,
-         p.overrun_nano
+         p.overrun_nano, case e.outcome when '' then p.charged_nano else 0 end
   from meant e
   cross join lateral parts_of(e.model, e.outcome, e.charge_lines, e.charged_nano, e.overrun_nano) p
 )
 select tenant, name, sum(served + refused + cut + failed + abandoned), sum(served), sum(refused), sum(cut), sum(failed),
-       sum(abandoned), sum(input_tokens), sum(output_tokens), sum(charged_nano), sum(overrun_nano)
+       sum(abandoned), sum(input_tokens), sum(output_tokens), sum(charged_nano), sum(overrun_nano),
+       sum(corrected_nano)
 from every
 group by tenant, name;
 
