@@ -345,7 +345,7 @@ class Sweeper(Protocol):
         """Removes what is older: whole months, and at most ``limit`` rows of each kind. Raises StoreUnavailable."""
 
     async def prepare_partitions(self) -> Sequence[str]:
-        """Makes the record's tables for the months to come; returns what was made. Raises StoreUnavailable."""
+        """Makes the record's tables for the months to come; says in words what was made, and what could not be."""
 
 
 # ---------------------------------------------------------------------------------------------- repeats
@@ -428,7 +428,7 @@ class Alerts(Protocol):
         """
 
     async def pace(self, tenant: str, team: str, use_case: str, end_user: str) -> Pace:
-        """What a level of those names ("" = any) was charged lately. Raises StoreUnavailable, also when it takes too long."""
+        """What a level of those names ("" = any) was charged lately. Raises StoreUnavailable, also if it takes long."""
 
     async def said(self, alert: Alert, exhausted_at: datetime | None) -> None:
         """The alert was said: it may be delivered. Raises StoreUnavailable."""

@@ -37,7 +37,8 @@ async def sweep(op: Op, sweeper: Sweeper, dead_workers: Sequence[str] = ()) -> i
 
     Also makes the record's tables for the months to come.
     """
-    await sweeper.prepare_partitions()
+    if said := await sweeper.prepare_partitions():
+        op.observe(Lifecycle("sweeper", "partitions", ", ".join(said)))
     await sweeper.suspend([s for s in await sweeper.strays(dead_workers, STRAYS_MAX) if s.suspended_s is None])
     holds = charged_nano = 0
     for _ in range(ROUNDS_MAX):

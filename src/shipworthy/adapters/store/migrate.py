@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import psycopg
@@ -19,6 +19,7 @@ from psycopg import Connection, errors, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from shipworthy.adapters.store.blocks import blocks, folder
+from shipworthy.adapters.store.months import MENDED_MAX
 from shipworthy.adapters.store.pool import SCHEMA, StoreRole
 from shipworthy.adapters.store.roles import prepare_roles
 from shipworthy.adapters.store.trouble import first_line, translated
@@ -111,7 +112,18 @@ def apply(
             progress(f"schema: {migration.name}")
             _run(conn, migration)
             done.append(migration)
+        _mend(conn)
     return tuple(done)
+
+
+def _mend(conn: Connection) -> None:
+    """Months that are still in a default partition, however large that is: whoever migrates has chosen the time."""
+    if not conn.execute(blocks("migrate")["mends"]).fetchone():
+        return  # a schema from before
+    with suppress(errors.LockNotAvailable):  # somebody works with it: the schema is migrated all the same
+        for _ in range(MENDED_MAX):
+            if not conn.execute(blocks("migrate")["mend_partitions"]).fetchone():
+                break
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow, class_row
 from shipworthy.adapters.store.batch import BatchWriter
 from shipworthy.adapters.store.blocks import blocks
 from shipworthy.adapters.store.ledger import claims_of
+from shipworthy.adapters.store.months import prepare_months
 from shipworthy.adapters.store.pool import Connection, Store, StoreRole
 from shipworthy.adapters.store.trouble import first_line, passing, translated
 from shipworthy.adapters.store.vault import Vault
@@ -26,10 +27,10 @@ from shipworthy.model.observation import Failed
 from shipworthy.model.op import Op
 from shipworthy.ports import SUSPENDED_S, Entry, Expired, Orphan, Stray
 
-MONTHS_AHEAD = 2
 TRIES_MAX = 3
 HOLDERS_MAX = 1_000
 PARTITIONS_S = 3_600.0
+PARTITIONS_AGAIN_S = 60.0
 
 
 class Found(Struct, frozen=True):
@@ -140,15 +141,9 @@ class StoreSweeper:
     async def prepare_partitions(self) -> Sequence[str]:
         if time.monotonic() < self._partitions_at:
             return ()
-
-        async def question(conn: Connection, _: bool) -> list[TupleRow]:
-            return await (
-                await conn.execute(self._sql["prepare_partitions"], {"months_ahead": MONTHS_AHEAD})
-            ).fetchall()
-
-        answers = await self._store.ask(StoreRole.OPERATOR, question)
-        self._partitions_at = time.monotonic() + PARTITIONS_S
-        return [str(name) for name, state in answers if state == "created"]
+        prepared = await prepare_months(self._store)
+        self._partitions_at = time.monotonic() + (PARTITIONS_S if prepared.complete else PARTITIONS_AGAIN_S)
+        return prepared.said
 
     def _presume(self, op: Op, entries: Sequence[Entry]) -> Sequence[Row]:
         """All at once; one that cannot be stored is named and does not keep the others."""

@@ -41,6 +41,8 @@ def meaning(error: BaseException) -> str:
             return "store.pool_queue: too many requests wait for a connection to the store"
         case PoolClosed():
             return "store.closed: the store's connections are closed"
+        case psycopg.errors.CheckViolation() if _misrouted(error):
+            return "store.month: a month got a table of its own in this very moment"
         case psycopg.Error(sqlstate=str(state)):
             return MEANINGS.get(state) or MEANINGS.get(state[:3]) or MEANINGS.get(state[:2]) or ""
         case psycopg.OperationalError() | psycopg.InterfaceError():
@@ -58,7 +60,13 @@ def lost(error: BaseException) -> bool:
 
 def passing(error: BaseException) -> bool:
     """Whether the same thing, said again, may well succeed at once."""
-    return lost(error) or getattr(error, "sqlstate", None) in CONTENDED
+    return lost(error) or getattr(error, "sqlstate", None) in CONTENDED or meaning(error).startswith("store.month:")
+
+
+def _misrouted(error: psycopg.errors.CheckViolation) -> bool:
+    """A row was on its way into a default partition when its month got a table of its own."""
+    table, bounds = error.diag.table_name or "", error.diag.constraint_name is None  # a partition's bounds have no name
+    return bounds and table.endswith("_default")
 
 
 def unavailable(error: BaseException) -> StoreUnavailable | None:

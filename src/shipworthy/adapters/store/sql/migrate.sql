@@ -27,3 +27,9 @@ select pg_advisory_lock(%(key)s);
 
 -- name: unlock — the next one's turn
 select pg_advisory_unlock(%(key)s);
+
+-- name: mends — whether there is a way to move months out of default partitions
+select true from pg_proc p where p.pronamespace = 'shipworthy'::regnamespace and p.proname = 'mend_partitions';
+
+-- name: mend_partitions — one month, whatever its size; no row = none is left
+select partition, state from mend_partitions(2, 9223372036854775807) where state = 'mended';

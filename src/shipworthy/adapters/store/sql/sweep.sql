@@ -55,3 +55,6 @@ from expire(%(rows_before)s, %(bodies_before)s, %(limit)s::int), expire_correcti
 
 -- name: prepare_partitions — the record's tables for the months to come
 select partition, state from prepare_partitions(%(months_ahead)s::int);
+
+-- name: mend_partitions — one month out of a default partition into a table of its own
+select partition, state from mend_partitions(%(months_ahead)s::int, %(bytes_max)s::bigint);
