@@ -1,8 +1,8 @@
-"""Several workers over one store, simulated: their clocks, the way to the store and its faults, and what must always be true.
+"""Several workers over one store, simulated: their clocks, the way to the store, its faults, and what must always be true.
 
 A worker is the real LeasedLedger. Its way to the store waits a few turns of the loop before and after each question, so that
-questions overtake each other; any of them may find the store away, or its answer may be lost. What is recorded goes through a
-queue like the recorder's. The store is the one in memory or PostgreSQL: a `Ground`.
+questions overtake each other; any may find the store away, or its answer may be lost. What is recorded goes through a queue
+like the recorder's. The store is the one in memory or PostgreSQL: a `Ground`.
 """
 
 from __future__ import annotations
@@ -196,6 +196,9 @@ class Scribe:
         self.queue.clear()
         self._writer.hang_up()
 
+    def lose_connection(self) -> None:
+        self._writer.hang_up()
+
     def unrecorded(self) -> list[Entry]:
         """What was settled, and is not in the store."""
         return [what for what, waited in self.queue if isinstance(what, Entry) and not waited]
@@ -350,7 +353,22 @@ class World:
             exchange.left |= exchange.worker is worker
 
     async def sweep(self, *, told: bool) -> None:
+        """What is presumed was set aside before: no level has less room afterwards."""
+        before = await self.ground.see(self.tenant, self.keys)
         await sweep(an_op(), self.ground.sweeper, self.dead if told else [])
+        after = await self.ground.see(self.tenant, self.keys)
+        for key in self.keys:
+            assert after.figures[key].taken_nano <= before.figures[key].taken_nano, (
+                f"presumed more than was held at {key}"
+            )
+
+    async def sleep(self, worker: Worker) -> None:
+        """It hangs, with its connections lost, until it is believed dead and buried; then it goes on."""
+        worker.scribe.flush()
+        worker.scribe.lose_connection()
+        for seconds in (11, 61, 1):
+            self.pass_s(seconds)
+            await self.sweep(told=False)
 
     async def calm(self) -> None:
         """Until nothing is under way any more."""

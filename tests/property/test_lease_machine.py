@@ -1,9 +1,9 @@
-"""Leases keep the books, whatever happens to several workers over one store: `charged + held + leased + suspended + free = cap`.
+"""Leases keep the books, whatever happens to several workers: `charged + held + leased + suspended + free = cap`.
 
-Requests, settlements, overruns, turns, recalls, reloads, crashes, sweeps and the passing of time, in any order and several at
-once; the store away, or its answer lost, at any question. After each step every counter equals the sum of what is behind it,
-no worker believes it has more than the store set aside for it, and nobody was admitted beyond a cap, a sliding minute's limit
-or a limit of requests at once. In the end nothing is left over.
+Requests, settlements, overruns, turns, recalls, reloads, crashes, sweeps and the passing of time, in any order and several
+at once; the store away, or its answer lost, at any question. After each step every counter equals the sum of what is behind
+it, no worker believes it has more than the store set aside for it, and nobody was admitted beyond a cap, a sliding minute's
+limit or a limit of requests at once. In the end nothing is left over.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.property.lease_world import NAMES, Exchange, MemoryGround, Worker, World
+from tests.property.lease_world_store import PostgresGround
 
+from shipworthy.adapters.store.pool import Store
 from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.exchange import Outcome
-from tests.property.lease_world import NAMES, Exchange, MemoryGround, Worker, World
 
 KEYS = ("team=a", "team=a/use_case=b", "tenant")
 # Few values that add up to one another: edges are met often.
@@ -203,6 +205,10 @@ class LeaseMachine(RuleBasedStateMachine):
         self.world.crash(self.worker(who))
         self.world.hire(strict=strict)
 
+    @rule(who=ANY)
+    def a_worker_is_believed_dead(self, who: int) -> None:
+        self.run(self.world.sleep(self.worker(who)))
+
     @rule(seconds=st.sampled_from([0.1, 0.4, 3, 8.5, 11, 30, 61, 901]))
     def time_passes(self, seconds: float) -> None:
         """Past a worker's margin, past the lease's life, past everything; nobody turns meanwhile."""
@@ -225,20 +231,28 @@ class LeaseMachine(RuleBasedStateMachine):
             type(self).drawn += self.world.leased
 
 
-@pytest.fixture
-def loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
+class StoreLeaseMachine(LeaseMachine):
+    """The same over PostgreSQL."""
+
+    store: Store
+    superuser_url: str
+
+    def ground(self, world: World) -> PostgresGround:
+        return PostgresGround(self.store, self.superuser_url, lambda: world.at)
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "world"):
+            self.world.ground.close()
 
 
-def test_leases_keep_the_books_whatever_happens(loop) -> None:
-    LeaseMachine.loop, LeaseMachine.drawn = loop, 0
+def play(machine: type[LeaseMachine], examples: int, steps: int) -> None:
+    machine.drawn = 0
     run_state_machine_as_test(
-        LeaseMachine,
+        machine,
         settings=settings(
-            max_examples=150,
-            stateful_step_count=40,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             derandomize=True,
@@ -248,4 +262,26 @@ def test_leases_keep_the_books_whatever_happens(loop) -> None:
             ],  # shrinking a run of many workers takes minutes: ask for it by hand
         ),
     )
-    assert LeaseMachine.drawn > 1_000, "leases were hardly used: this test shows nothing"
+    assert machine.drawn > 5 * examples, "leases were hardly used: this test shows nothing"
+
+
+@pytest.fixture
+def loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def test_leases_keep_the_books_whatever_happens(loop) -> None:
+    LeaseMachine.loop = loop
+    play(LeaseMachine, examples=150, steps=40)
+
+
+def test_leases_in_postgresql_keep_the_books_whatever_happens(loop, store_urls) -> None:
+    StoreLeaseMachine.loop, StoreLeaseMachine.superuser_url = loop, store_urls.superuser_url
+    StoreLeaseMachine.store = Store(store_urls.url)
+    loop.run_until_complete(StoreLeaseMachine.store.open())
+    try:
+        play(StoreLeaseMachine, examples=25, steps=30)
+    finally:
+        loop.run_until_complete(StoreLeaseMachine.store.close())
