@@ -1,9 +1,10 @@
-"""Knows who is paused, from memory, and never from knowledge that is more than 900 ms old.
+"""Knows who is paused, from memory, and while the store answers never from knowledge that is more than 900 ms old.
 
 The same bargain as with service keys (``key_cache``): every change of a pause raises one number in its transaction; a worker
 asks for the number four times a second and reads the pauses again when it has changed. A notification only makes that happen
-at once. When the number cannot be had for 900 ms, a request asks itself, and is refused (``reserve.store_unavailable``)
-where that fails too: who may have been paused meanwhile spends nothing.
+at once. When the number could not be had for 900 ms, a request asks itself. Where that fails too, what was known last is
+used for as long as leases are spent without the store, and then the request is refused (``reserve.store_unavailable``): a
+pause needs the store as well, so that in an outage there is none to learn of.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class PauseBounds(Struct, frozen=True, kw_only=True):
     poll_ms: int = 250
     look_ms: int = 600  # one question to the store, waiting for a connection included
     stale_ms: int = 900
+    outage_ms: int = 8_000  # how long what was known last is used when the store does not answer
     idle_ms: int = 5_000  # after so long without a request, nothing is asked for
 
 
@@ -63,8 +65,9 @@ class PauseCache:
     async def check(self, op: Op, grant: Grant) -> None:
         """Raises Refusal reserve.paused, or reserve.store_unavailable when nobody can tell."""
         self._asked_ns = now_ns = self._clock.monotonic_ns()
-        if now_ns - self._confirmed_ns > self.bounds.stale_ms * NS_PER_MS:
-            await self._ask_first()
+        age_ms = (now_ns - self._confirmed_ns) // NS_PER_MS
+        if age_ms > self.bounds.stale_ms and not (self._degraded and age_ms <= self.bounds.outage_ms):
+            await self._ask_first(age_ms)
         if not self._standing:
             return
         tenant, principal = grant.tenant.name, spender(grant.principal)
@@ -74,11 +77,13 @@ class PauseCache:
         if paused is not None:
             raise refusal(paused)
 
-    async def _ask_first(self) -> None:
+    async def _ask_first(self, age_ms: int) -> None:
         try:
             async with asyncio.timeout(self.bounds.look_ms / 1_000):
                 await asyncio.shield(self._look())
         except (StoreUnavailable, TimeoutError) as away:
+            if age_ms <= self.bounds.outage_ms:
+                return
             raise Refusal(
                 "reserve.store_unavailable", detail=f"pauses: {away or 'timed out'}", retry_after_s=1
             ) from away
