@@ -249,3 +249,24 @@ def test_only_the_operator_mends(fresh_store: StoreUrls) -> None:
                     await conn.execute("select mend_partitions(0, 1)")
 
     asyncio.run(scene())
+
+
+def test_counters_go_with_their_rows(fresh_store: StoreUrls) -> None:
+    """A day's budget of an end user goes when the day's rows do; what is still held, and what is in force, stays."""
+
+    async def scene() -> list[str]:
+        async with Store(fresh_store.url) as store:
+            with psycopg.connect(fresh_store.superuser_url) as conn:
+                conn.execute(
+                    "insert into shipworthy.counter (tenant, key, period, period_start, cap_nano, charged_nano, held_nano)"
+                    " values"
+                    " ('t', 'end_user=old', 'day', now() - interval '40 days', 10, 5, 0),"
+                    " ('t', 'end_user=held', 'day', now() - interval '40 days', 10, 5, 1),"
+                    " ('t', 'end_user=new', 'day', now() - interval '2 days', 10, 5, 0),"
+                    " ('t', 'tenant', 'year', now() - interval '300 days', 10, 5, 0)"
+                )
+            await expire(an_op(), StoreSweeper(store, VAULT), retention_days=30, bodies_days=30)
+            async with store.operator() as conn:
+                return [key for (key,) in await (await conn.execute("select key from counter order by key")).fetchall()]
+
+    assert asyncio.run(scene()) == ["end_user=held", "end_user=new", "tenant"]

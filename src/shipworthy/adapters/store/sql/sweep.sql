@@ -51,7 +51,8 @@ select worker from hold union select worker from lease order by worker limit %(l
 
 -- name: expire — what is past its retention, a bounded number of rows and every whole month
 select bodies, exchanges, acts, months
-from expire(%(rows_before)s, %(bodies_before)s, %(limit)s::int), expire_corrections(%(rows_before)s, %(limit)s::int);
+from expire(%(rows_before)s, %(bodies_before)s, %(limit)s::int), expire_corrections(%(rows_before)s, %(limit)s::int),
+     expire_counters(%(rows_before)s, %(limit)s::int);
 
 -- name: prepare_partitions — the record's tables for the months to come
 select partition, state from prepare_partitions(%(months_ahead)s::int);
