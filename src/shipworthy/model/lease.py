@@ -262,7 +262,7 @@ class Purse:
         """The store's answer to the turn that is under way."""
         if answer.gone:
             self.retired = self.ended = True
-            self.nano = 0
+            self.nano = self.until_ns = 0
             return
         self.until_ns = until_ns
         self.standing = answer.standing

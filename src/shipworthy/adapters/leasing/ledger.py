@@ -69,6 +69,8 @@ class LeasedLedger:
         """``strict`` waits until it is committed, else it is behind. Raises StoreUnavailable."""
         if not isinstance(hold.intent, Intent):
             return  # held directly
+        if hold.purse is not None and self._clock.monotonic_ns() >= hold.purse.until_ns:
+            raise StoreUnavailable(f"store.lease_expired: the lease {hold.purse.id} was not renewed, others may have it")
         hold.intent.queued = True
         if self._strict():
             await self.recorder.intended(hold.intent)
@@ -122,8 +124,11 @@ class LeasedLedger:
     def leave(self, hold: Hold) -> None:
         if hold.purse is None:
             return
-        if isinstance(hold.intent, Intent) and not hold.intent.void:  # no recorder took it: its intent speaks for it
-            hold.purse.abandon(hold)
+        if isinstance(hold.intent, Intent) and not hold.intent.void:  # no recorder took it
+            if hold.intent.queued:  # it speaks for it
+                hold.purse.abandon(hold)
+            else:
+                hold.purse.undo(hold)
         else:
             hold.purse.leave(hold)
 

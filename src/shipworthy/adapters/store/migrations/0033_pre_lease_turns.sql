@@ -108,10 +108,11 @@ language plpgsql as $$
 begin
   perform set_config('app.tenant', p_tenant, true);
   insert into hold (tenant, id, arrived_unix_ns, claims, amount_nano, tokens, paced_s, worker, expires_at, intent, lease_id)
-  select p_tenant, i.id, i.arrived, i.claims, i.amount, i.tokens, 0, p_worker,
+  select distinct on (i.id) p_tenant, i.id, i.arrived, i.claims, i.amount, i.tokens, 0, p_worker,
          coalesce(p_now, clock_timestamp()) + make_interval(secs => i.expires_s), i.intent, i.lease
   from unnest(p_ids, p_arrived, p_claims, p_amounts, p_tokens, p_leases, p_expires_s, p_intents)
     as i(id, arrived, claims, amount, tokens, lease, expires_s, intent)
+  order by i.id, i.amount desc
   on conflict (tenant, id) do update set amount_nano = greatest(hold.amount_nano, excluded.amount_nano)
   where hold.lease_id is not distinct from excluded.lease_id;
 end $$;
