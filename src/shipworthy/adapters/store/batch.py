@@ -14,10 +14,11 @@ from uuid import UUID
 import psycopg
 from msgspec import structs
 from psycopg.rows import TupleRow, class_row
+from psycopg.sql import SQL
 
 from shipworthy.adapters.store.arrays import take_ready
 from shipworthy.adapters.store.blocks import blocks
-from shipworthy.adapters.store.intents import write_intents
+from shipworthy.adapters.store.intents import intention
 from shipworthy.adapters.store.rows import clean_text
 from shipworthy.adapters.store.settlement import Part, settlement
 from shipworthy.adapters.store.vault import DataKey, Vault, Wrapped, seal
@@ -45,7 +46,7 @@ class BatchWriter:
         self._worker = worker
         self._sql = blocks("recorder")
         self._conn: Connection | None = None
-        self._heard = False  # whether the connection holds the worker's lock
+        self._ready = False  # whether the connection is set up, and holds the worker's lock
 
     def write(self, entries: Sequence[Entry], *, presume: bool = False) -> frozenset[UUID]:
         """Commits all of ``entries`` or raises and commits none; returns the ids of the rows that are new.
@@ -54,25 +55,28 @@ class BatchWriter:
         """
         with self._connected() as conn:
             grouped = [list(group) for _, group in groupby(sorted(entries, key=_order), key=_tenant)]
-            answers = self._ask(conn, "settle", [self._settlement(conn, group, presume) for group in grouped])
+            questions = [self._settlement(conn, group, presume) for group in grouped]
+            answers = self._ask(conn, self._sql["settle"], questions)
             return frozenset().union(*map(_new, answers, grouped))
 
     def intend(self, intents: Sequence[Intent]) -> None:
-        """Commits all of ``intents`` or raises psycopg's errors; what is said twice stands once."""
+        """Commits all of ``intents`` or raises and commits none; what is said twice stands once. Raises psycopg's errors."""
+        now = self._now() if self._now else None
         with self._connected() as conn:
-            write_intents(conn, self._worker, intents, self._now() if self._now else None)
+            grouped = groupby(sorted(intents, key=_intent_order), key=_intent_tenant)
+            questions = [intention(tenant, list(group), self._worker, now) for tenant, group in grouped]
+            self._ask(conn, blocks("intents")["intend"], questions)
 
     @staticmethod
-    def _ask(conn: Connection, block: str, questions: Sequence[Mapping[str, object]]) -> Sequence[Cursor]:
-        """One question a tenant, all in one transaction and, however many, one round trip."""
-        statement = blocks("recorder")[block]
+    def _ask(conn: Connection, statement: SQL, questions: Sequence[Mapping[str, object]]) -> Sequence[Cursor]:
+        """One question a tenant: together one transaction, and one round trip."""
         if len(questions) == 1:
             return [conn.execute(statement, questions[0])]
         with conn.pipeline(), conn.transaction():
             return [conn.execute(statement, question) for question in questions]
 
     def disconnect(self) -> None:
-        self._heard = False
+        self._ready = False
         if self._conn is not None:
             self._conn.close()
             self._conn = None
@@ -83,11 +87,14 @@ class BatchWriter:
         conn = self._conn
         if conn is None or conn.closed:
             self._conn = conn = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+            self._ready = False
             take_ready(conn)
         try:
-            if self._worker and not self._heard:
-                conn.execute(self._sql["be_heard"], {"worker": self._worker})
-                self._heard = True
+            if not self._ready:
+                conn.execute(self._sql["plan_once"])
+                if self._worker:
+                    conn.execute(self._sql["be_heard"], {"worker": self._worker})
+                self._ready = True
             yield conn
         except psycopg.Error:
             if conn.broken or conn.closed:
@@ -143,6 +150,14 @@ def _order(entry: Entry) -> tuple[str, int]:
 
 def _tenant(entry: Entry) -> str:
     return entry.row.tenant
+
+
+def _intent_order(intent: Intent) -> tuple[str, int]:
+    return intent.hold.tenant, intent.hold.id.int
+
+
+def _intent_tenant(intent: Intent) -> str:
+    return intent.hold.tenant
 
 
 def _new(cursor: Cursor, entries: Sequence[Entry]) -> frozenset[UUID]:

@@ -74,7 +74,7 @@ def settlement(
         "tenant": tenant,
         "presume": presume,
         "now": now,
-        "rows": arrays.jsonb(_rows(entries, path, paths, parts)),
+        "rows": _rows(entries, path, paths, parts),
         "paths": arrays.jsonb(paths.json()),
         "ids": arrays.uuids([entry.row.id for entry in entries]),
         "arrived": arrays.bigints([entry.row.arrived_unix_ns for entry in entries]),
@@ -100,23 +100,23 @@ def _taken(entry: Entry) -> int:
     return min(entry.row.charged_nano, entry.hold.estimate.amount_nano)
 
 
-def _rows(entries: Sequence[Entry], path: Sequence[int], paths: Paths, parts: Sequence[Part]) -> bytearray:
-    """A JSON array of the rows, each with its levels and the hashes of its bodies."""
+def _rows(entries: Sequence[Entry], path: Sequence[int], paths: Paths, parts: Sequence[Part]) -> arrays.Ready:
+    """The rows as JSON, each with its levels and the hashes of its bodies."""
     digests = [b"" for _ in entries]
     for part in parts:
         hexed = hashlib.sha256(part.sealed.ciphertext).hexdigest()
         digests[part.place - 1] += f',"{part.part}_sha256":"\\\\x{hexed}"'.encode()
-    text = bytearray(b"[")
+    rows = arrays.Documents()
     for entry, place, digest in zip(entries, path, digests, strict=True):
-        _append(text, entry)
-        text[-1:] = b',"levels":%b%b},' % (paths.levels(place) if place >= 0 else b"[]", digest)
-    text[-1:] = b"]"
-    return text
+        text = rows.open()
+        _append(text, rows.begin, entry)
+        text[-1:] = b',"levels":%b%b}' % (paths.levels(place) if place >= 0 else b"[]", digest)
+        rows.close()
+    return rows.ready()
 
 
-def _append(text: bytearray, entry: Entry) -> None:
+def _append(text: bytearray, begin: int, entry: Entry) -> None:
     """The row's JSON, at the end of ``text``. What PostgreSQL cannot hold is rare, and costs only its own row."""
-    begin = len(text)
     try:
         _encoder.encode_into(entry.row, text, -1)
     except UnicodeEncodeError:  # a lone surrogate

@@ -12,7 +12,7 @@ create type payer as (id uuid, claims jsonb, taken bigint, suspended boolean);
 
 -- Adds those of the rows that are not there yet; returns how many. The recorder may not read the record, so that it cannot be
 -- told which.
-create or replace function insert_exchanges(p_rows jsonb) returns int
+create function insert_exchanges(p_rows text[]) returns int
 language plpgsql as $$
 declare
   v_added int;
@@ -31,7 +31,7 @@ begin
     held_nano, charged_nano, overrun_nano, lease_id, traceparent, outcome, refusal_code, refusal_detail, model, provider,
     source, stream, finish, cut, flags, duration_ns, first_token_ns, request_bytes, reply_bytes, request_sha256, reply_sha256,
     coalesce(levels, '{}')
-  from jsonb_populate_recordset(null::exchange, p_rows)
+  from unnest(p_rows) as t(said), jsonb_populate_record(null::exchange, t.said::jsonb)
   on conflict do nothing;
   get diagnostics v_added = row_count;
   return v_added;
@@ -39,7 +39,7 @@ end $$;
 
 -- Which of the rows are new, of those that p_wanted names (null = all). Almost always all of them, or none when a whole batch is
 -- said again: one statement. Only a batch of both, and a sweeper's, is taken apart.
-create function inserted(p_rows jsonb, p_count int, p_wanted boolean[]) returns boolean[]
+create function inserted(p_rows text[], p_count int, p_wanted boolean[]) returns boolean[]
 language plpgsql as $$
 declare
   v_added int;
@@ -58,7 +58,7 @@ begin
     end;
   end if;
   for i in 1 .. p_count loop
-    v_new[i] := coalesce(p_wanted[i], true) and insert_exchanges(jsonb_build_array(p_rows -> (i - 1))) = 1;
+    v_new[i] := coalesce(p_wanted[i], true) and insert_exchanges(p_rows[i:i]) = 1;
   end loop;
   return v_new;
 end $$;
@@ -164,7 +164,7 @@ end $$;
 -- hold still does, and whose lease the hold knows best.
 -- Returns the ids of the rows that are new; null = all of them.
 create function settle_batch(
-  p_tenant text, p_presume boolean, p_now timestamptz, p_paths jsonb, p_rows jsonb, p_ids uuid[], p_arrived bigint[],
+  p_tenant text, p_presume boolean, p_now timestamptz, p_paths jsonb, p_rows text[], p_ids uuid[], p_arrived bigint[],
   p_path int[], p_charged bigint[], p_tokens bigint[], p_counts boolean[], p_lease uuid[], p_taken bigint[],
   p_body_of int[], p_body_parts text[], p_body_keys uuid[], p_body_nonces bytea[], p_body_texts bytea[], p_body_cut boolean[]
 ) returns uuid[]
@@ -233,7 +233,7 @@ begin
   v_new := settle_batch(
     p_tenant, p_presume, p_now,
     (select coalesce(jsonb_agg(e.claims), '[]') from unnest(v_entries) e),
-    (select coalesce(jsonb_agg(e.exchange), '[]') from unnest(v_entries) e),
+    array(select e.exchange::text from unnest(v_entries) e),
     v_ids,
     array(select (e.exchange ->> 'arrived_unix_ns')::bigint from unnest(v_entries) e),
     array(select place::int - 1 from unnest(v_ids) with ordinality as i(id, place)),
@@ -247,5 +247,5 @@ begin
   return coalesce(v_new, v_ids);
 end $$;
 
-revoke execute on function settle_batch, inserted(jsonb, int, boolean[]), paid_by_leases, count_charges, correct_paces from public;
-grant execute on function settle_batch, inserted(jsonb, int, boolean[]), paid_by_leases, count_charges, correct_paces to shipworthy_recorder;
+revoke execute on function settle_batch, inserted(text[], int, boolean[]), insert_exchanges(text[]), paid_by_leases, count_charges, correct_paces from public;
+grant execute on function settle_batch, inserted(text[], int, boolean[]), insert_exchanges(text[]), paid_by_leases, count_charges, correct_paces to shipworthy_recorder;
