@@ -14,7 +14,7 @@ from shipworthy import pipeline, ports
 INTRO = """
 # Ports
 
-A port is a Protocol that the inside names and an adapter implements: `src/shipworthy/ports.py`. Adapters know the world and nothing
+A port is a Protocol that the inside names and an adapter implements: `src/shipworthy/ports/`. Adapters know the world and nothing
 of each other; `bootstrap` joins the two. A port's contract is a suite in `tests/contract` that runs over every implementation,
 the fakes in `shipworthy.kit` included: an adapter of yours is right when it passes the same suite.
 """
@@ -24,7 +24,9 @@ def protocols() -> dict[str, Any]:
     return {
         name: found
         for name, found in vars(ports).items()
-        if inspect.isclass(found) and found.__module__ == ports.__name__ and getattr(found, "_is_protocol", False)
+        if inspect.isclass(found)
+        and found.__module__.startswith(ports.__name__)
+        and getattr(found, "_is_protocol", False)
     }
 
 

@@ -299,22 +299,14 @@ async def launch_worker(launch: Launch, loaded: Loaded, observe: Observe, took: 
     async with Ground(loaded, launch.store_url, observe, SystemClock()) as ground:
         worker = DataWorker(launch, loaded, ground, took)
         await ground.issuers.first_keys()
-        looking = [
-            asyncio.create_task(each)
-            for each in (
-                worker.run(),
-                worker.ledger.run(),
-                worker.pauses.watch(),
-                listen(ground.store, PAUSES_CHANNEL, worker.pauses.wake, observe),
-                listen(ground.store, LEASES_CHANNEL, worker.ledger.wanted_back, observe),
-            )
-        ]
+        leases = listen(ground.store, LEASES_CHANNEL, worker.ledger.wanted_back, observe)
+        pauses = listen(ground.store, PAUSES_CHANNEL, worker.pauses.wake, observe)
+        beside = asyncio.gather(worker.run(), worker.ledger.run(), worker.pauses.watch(), leases, pauses)
         try:
             yield worker
         finally:
-            for task in looking:
-                task.cancel()
-            await asyncio.gather(*looking, return_exceptions=True)
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
             await worker.close()
 
 

