@@ -72,7 +72,9 @@ class LeasedLedger:
         if not isinstance(hold.intent, Intent):
             return  # held directly
         if hold.purse is not None and self._clock.monotonic_ns() >= hold.purse.until_ns:
-            raise StoreUnavailable(f"store.lease_expired: the lease {hold.purse.id} was not renewed, others may have it")
+            raise StoreUnavailable(
+                f"store.lease_expired: the lease {hold.purse.id} was not renewed, others may have it"
+            )
         hold.intent.queued = True
         if self._strict():
             await self.recorder.intended(hold.intent)
