@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 
 from shipworthy.adapters.store.acts import moment, record
 from shipworthy.adapters.store.blocks import blocks
-from shipworthy.adapters.store.pool import Store, StoreRole
+from shipworthy.adapters.store.pool import Connection, Store
 from shipworthy.ports import AdminAct, ServiceKey
 
 LISTED_MAX = 10_000
@@ -34,16 +34,22 @@ class StoreKeys:
 
     async def look(self, key_id: str) -> Looked:
         """The key and the number of the last change, at least as old as the key. Raises StoreUnavailable."""
-        async with self._store.connection(StoreRole.APP) as conn:
-            row = await (await conn.execute(blocks("keys")["named"], {"id": key_id})).fetchone()
+
+        async def question(conn: Connection, _: bool) -> TupleRow | None:
+            return await (await conn.execute(blocks("keys")["named"], {"id": key_id})).fetchone()
+
+        row = await self._store.ask_ahead(question)
         assert row is not None, "named_service_key always answers with one row"
         version, *columns = row
         return Looked(int(version), _key(tuple(columns)) if columns[0] is not None else None)
 
     async def version(self) -> int:
         """The number of the last change of any key. Raises StoreUnavailable."""
-        async with self._store.connection(StoreRole.APP) as conn:
-            row = await (await conn.execute(blocks("keys")["version"])).fetchone()
+
+        async def question(conn: Connection, _: bool) -> TupleRow | None:
+            return await (await conn.execute(blocks("keys")["version"])).fetchone()
+
+        row = await self._store.ask_ahead(question)
         assert row is not None, "key_change always holds one row"
         return int(row[0])
 

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow, dict_row
 
 from shipworthy.adapters.store.acts import record
 from shipworthy.adapters.store.blocks import blocks
-from shipworthy.adapters.store.pool import Connection, Store, StoreRole
+from shipworthy.adapters.store.pool import Connection, Store
 from shipworthy.model.pause import Pause, PauseAsked, Placed
 from shipworthy.model.reading import EVERY_TENANT
 from shipworthy.ports import AdminAct
@@ -56,7 +56,7 @@ class StorePauses:
         async def question(conn: Connection, _: bool) -> list[TupleRow]:
             return await (await conn.execute(self._sql["changed"], {"known": known, "limit": LOADED_MAX})).fetchall()
 
-        rows = await self._store.ask(StoreRole.APP, question)
+        rows = await self._store.ask_ahead(question)
         version = int(rows[0][0])
         if version == known:
             return Changed(version, None)

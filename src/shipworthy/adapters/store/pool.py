@@ -44,6 +44,7 @@ class Bounds(Struct, frozen=True):
     """Every bound on the way to the store."""
 
     app_connections_max: int = 6
+    ahead_connections_max: int = 2  # of the application, for what every request depends on
     recorder_connections_max: int = 2
     operator_connections_max: int = 2
     waiting_max: int = 2_000  # callers that may queue for a connection, a role
@@ -88,13 +89,13 @@ def conninfo(url: str, role: StoreRole, bounds: Bounds, application: str) -> str
     )
 
 
-def _pool(url: str, role: StoreRole, bounds: Bounds, application: str) -> Pool:
+def _pool(url: str, role: StoreRole, bounds: Bounds, application: str, connections_max: int) -> Pool:
     return AsyncConnectionPool(
         conninfo(url, role, bounds, application),
         # an auto-prepared plan was pinned across a change of app.tenant: no prepared statements
         kwargs={"autocommit": True, "prepare_threshold": None},
         min_size=1 if role is StoreRole.APP else 0,
-        max_size=bounds.connections_max(role),
+        max_size=connections_max,
         max_waiting=bounds.waiting_max,
         timeout=bounds.wait_s,
         max_idle=120.0,
@@ -112,14 +113,17 @@ class Store:
         self.url = url
         self.bounds = bounds or Bounds()
         self.application = application
-        self._pools: Mapping[StoreRole, Pool] = {role: _pool(url, role, self.bounds, application) for role in StoreRole}
+        self._pools: Mapping[StoreRole, Pool] = {
+            role: _pool(url, role, self.bounds, application, self.bounds.connections_max(role)) for role in StoreRole
+        }
+        self._ahead = _pool(url, StoreRole.APP, self.bounds, application, self.bounds.ahead_connections_max)
 
     async def open(self) -> None:
-        for pool in self._pools.values():
+        for pool in (*self._pools.values(), self._ahead):
             await pool.open(wait=False)
 
     async def close(self) -> None:
-        await asyncio.gather(*(pool.close(timeout=2.0) for pool in self._pools.values()))
+        await asyncio.gather(*(pool.close(timeout=2.0) for pool in (*self._pools.values(), self._ahead)))
 
     async def __aenter__(self) -> Store:
         await self.open()
@@ -143,16 +147,25 @@ class Store:
         """Runs ``question``, which is one statement that may safely be said twice; its second argument is whether it may
         have been said before. A dead connection or a broken deadlock is not the caller's trouble. Raises StoreUnavailable.
         """
+        return await self._ask(self._pools[role], question)
+
+    async def ask_ahead(self, question: Callable[[Connection, bool], Awaitable[T]]) -> T:
+        """The same for the application, past the queue of the requests. For what each of them depends on, and a worker asks
+        by itself: keys, pauses, whether the store answers. In that queue the busiest worker would fail closed.
+        """
+        return await self._ask(self._ahead, question)
+
+    async def _ask(self, pool: Pool, question: Callable[[Connection, bool], Awaitable[T]]) -> T:
         with translated():
             for attempt in range(1, self.bounds.tries_max + 1):
                 try:
-                    async with self._pools[role].connection() as conn:
+                    async with pool.connection() as conn:
                         return await question(conn, attempt > 1)
                 except (psycopg.Error, OSError) as error:
                     if attempt == self.bounds.tries_max or not passing(error):
                         raise
-                    if lost(error):
-                        await self.discard_dead(role)
+                    if lost(error):  # its neighbours probably are dead too: they are replaced
+                        await pool.check()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def discard_dead(self, role: StoreRole) -> None:
