@@ -23,7 +23,8 @@ OUTPUT_USD_PER_MTOK = Decimal("4.0003")
 
 ROWS = """
 select id::text, team, use_case, outcome, refusal_code, flags ? 'presumed', held_nano, charged_nano, overrun_nano,
-       to_char(arrived_at at time zone 'UTC', 'YYYY-MM'), (usage ->> 'basis')
+       to_char(arrived_at at time zone 'UTC', 'YYYY-MM'), usage ->> 'basis',
+       case refusal_code when 'reserve.store_unavailable' then substring(refusal_detail from 62 for 100) end
 from exchange
 """
 COUNTERS = """
@@ -69,6 +70,7 @@ class Row:
     overrun: int
     month: str
     basis: str | None
+    away: str | None  # why the store could not be asked
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -144,6 +146,7 @@ class Reckoning:
     admitted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    away: Counter[str] = field(default_factory=Counter)
     charged: dict[str, int] = field(default_factory=dict)
     caps: dict[str, int] = field(default_factory=dict)
     overruns: dict[str, int] = field(default_factory=dict)
@@ -178,6 +181,7 @@ def reckon(books: Books, kills: Sequence[Kill], *, strict: bool) -> Reckoning:
     found.admitted = sum(row.held > 0 for row in rows)
     found.refused = Counter(row.refusal for row in rows if row.outcome == "refused")
     found.outcomes = Counter(row.outcome for row in rows)
+    found.away = Counter(row.away for row in rows if row.away)
     _compare_counters(books, found)
     _compare_log(books, found)
     _count_lost(books, kills, found)

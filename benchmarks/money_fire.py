@@ -51,15 +51,15 @@ class Fire:
 
 @dataclass(frozen=True)
 class Script:
-    """When what happens, in seconds from the fire's begin; every ``kill_s`` a worker dies."""
+    """When what happens, in seconds from the fire's begin; every ``kill_s`` a worker dies. None = never."""
 
     seconds: float
     kill_s: float
-    immediate_at: float
-    pause_at: float
-    pause_s: float
-    fast_at: float
-    steps: tuple[tuple[float, float], ...]  # when, and what the clock is off from then on
+    immediate_at: float | None = None
+    pause_at: float | None = None
+    pause_s: float = 0.0
+    fast_at: float | None = None
+    steps: tuple[tuple[float, float], ...] = ()  # when, and what the clock is off from then on
 
 
 FULL = Script(
@@ -67,8 +67,8 @@ FULL = Script(
     steps=((4.0, 90.0), (12.0, -3_600.0), (16.0, 3_600.0), (54.0, -1.0), (66.0, 0.0)),
 )  # fmt: skip
 SHORT = Script(
-    seconds=20.0, kill_s=1.0, immediate_at=3.0, pause_at=7.0, pause_s=5.0, fast_at=15.0,
-    steps=((2.0, 90.0), (6.0, -1_800.0), (13.0, 1_800.0), (17.0, 0.0)),
+    seconds=15.0, kill_s=1.0, immediate_at=3.0, pause_at=6.0, pause_s=3.0, fast_at=11.0,
+    steps=((2.0, 90.0), (5.0, -1_800.0), (10.0, 1_800.0), (13.0, 0.0)),
 )  # fmt: skip
 
 
@@ -87,9 +87,10 @@ async def burn(ground: Ground, script: Script, fire: Fire) -> None:
         ground.clock.step(0)
 
 
-async def _after(seconds: float, play: Callable[[], Awaitable[None]]) -> None:
-    await asyncio.sleep(seconds)
-    await play()
+async def _after(seconds: float | None, play: Callable[[], Awaitable[None]]) -> None:
+    if seconds is not None:
+        await asyncio.sleep(seconds)
+        await play()
 
 
 async def _kill(ground: Ground, script: Script, fire: Fire) -> None:

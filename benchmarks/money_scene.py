@@ -71,6 +71,7 @@ class Ended:
             f"{self.asked / self.load_s:.0f}/s; drained in {self.drain_s:.1f} s",
             f"   clients saw {dict(self.ends.most_common())}",
             f"   rows: admitted {books.admitted}, {dict(books.outcomes)}, refused {dict(books.refused)}",
+            f"   why the store could not be asked: {dict(books.away)}",
             f"   held at least {books.held_times:.2f} times what was charged; {books.at_once} at the provider at once",
             f"   used {used(books)}; overruns {books.overruns} in {books.overrun_rows} rows",
             f"   {books.compared} rows equal the provider's log, {books.compared_nano} nano-dollars",
@@ -105,7 +106,7 @@ def play(scene: Scene, base: Path, database: Database, servers: int, workers: in
             folder, database, servers=servers, workers=workers, mode=scene.mode, caps=Caps.of(scene.cap_usd),
             port=port, log=log,
         ) as on,
-        Watch(database.superuser(on.store)) as watch,
+        Watch(database.superuser(on.store), folder / "looks.jsonl") as watch,
     ):  # fmt: skip
         return _play(scene, on, watch, logged)
 

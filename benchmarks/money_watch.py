@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
 EVERY_S = 0.2
 CONNECT_S = 3
 LOOK = """
-select c.key, c.period_start, c.cap_nano, c.charged_nano, c.held_nano + c.leased_nano + c.suspended_nano,
+select c.key, c.period_start, c.cap_nano, c.charged_nano, c.held_nano, c.leased_nano, c.suspended_nano,
        (select coalesce(sum(e.overrun_nano), 0)::bigint from exchange e
         where e.overrun_nano > 0 and e.tenant = c.tenant
           and date_trunc('month', e.arrived_at at time zone 'UTC') = c.period_start at time zone 'UTC'
@@ -36,10 +38,11 @@ class Looks:
 
 
 class Watch:
-    """A thread with a connection of its own; while PostgreSQL is away it sees nothing and goes on."""
+    """A thread with a connection of its own, which also notes all it sees; while PostgreSQL is away it sees nothing."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, notes: Path) -> None:
         self._url = url
+        self._notes = notes.open("w")
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.looks = Looks()
@@ -53,6 +56,7 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join(60)
+        self._notes.close()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -66,11 +70,15 @@ class Watch:
 
     def _look(self, conn: psycopg.Connection) -> None:
         looks = self.looks
-        for key, start, cap, charged, aside, overrun in conn.execute(LOOK).fetchall():
+        seen = conn.execute(LOOK).fetchall()
+        now_ns = time.monotonic_ns()
+        self._notes.write(json.dumps([now_ns, seen], default=str) + "\n")
+        for key, start, cap, charged, held, leased, suspended, overrun in seen:
+            aside = held + leased + suspended
             beyond = charged + aside - cap - overrun
             looks.set_aside_nano_max = max(looks.set_aside_nano_max, aside)
             if aside:
-                looks.busy_ns = time.monotonic_ns()
+                looks.busy_ns = now_ns
             if beyond > looks.beyond_nano:
                 looks.beyond_nano = beyond
                 looks.worst = (
