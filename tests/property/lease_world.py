@@ -30,7 +30,7 @@ from shipworthy.model.exchange import Outcome
 from shipworthy.model.lease import Purse
 from shipworthy.model.ledger import Claim, Hold
 from shipworthy.model.op import Op
-from shipworthy.ports import Entry, Intent
+from shipworthy.ports import SUSPENDED_S, Entry, Intent
 
 MINUTE_S = 60.0
 HOLD_S = 900.0  # an exchange that lasts longer is taken for lost, and its place is given to others
@@ -231,8 +231,17 @@ class Exchange:
     admitted_s: float = 0.0
     tokens: int = 0
     hold: Hold | None = None
+    sent: bool = False  # to its provider: it may cost money from now on
     left: bool = False  # it has ended, recorded or not
     refused: bool = False
+
+    def takes_a_place(self, now_s: float) -> bool:
+        """Unless it lasts for longer than any may, or its worker was not heard of for so long that it is believed dead."""
+        assert self.hold is not None
+        if self.hold.lease_id is None:
+            return self.admitted_s > now_s - HOLD_S
+        purse = self.hold.purse
+        return purse is not None and self.worker.clock.monotonic_ns() < purse.until_ns + int(SUSPENDED_S * 1e9)
 
     def at(self, key: str) -> bool:
         return any(claim.key == key for claim in self.claims)
@@ -317,6 +326,16 @@ class World:
             return None
         return exchange
 
+    async def send(self, exchange: Exchange) -> bool:
+        """Whether it may be sent: as the call stage does, not before the ledger was told."""
+        assert exchange.hold is not None
+        try:
+            await exchange.worker.ledger.announce(exchange.op, exchange.hold)
+        except StoreUnavailable:
+            return False
+        exchange.sent = True
+        return True
+
     async def record_refused(self, exchange: Exchange) -> None:
         """As the pipeline does: without a hold, whatever the store may have set aside."""
         exchange.left = exchange.refused = True
@@ -326,6 +345,8 @@ class World:
     async def settle(self, exchange: Exchange, amount_nano: int, tokens: int, outcome: Outcome) -> None:
         assert exchange.hold is not None
         hold, worker = exchange.hold, exchange.worker
+        if outcome is Outcome.SERVED and not exchange.sent and not await self.send(exchange):
+            amount_nano, tokens, outcome = 0, 0, Outcome.REFUSED
         charge = a_charge(hold, amount_nano, tokens)
         exchange.refused = outcome is Outcome.REFUSED
         exchange.left = True
@@ -392,7 +413,7 @@ class World:
             if self.tokens:
                 assert sum(each.tokens for each in lately) <= self.tokens, f"too many tokens in a minute at {key}"
         if self.concurrent:
-            at_once = [each for each in self.under_way() if each.at("tenant") and each.admitted_s > now_s - HOLD_S]
+            at_once = [each for each in self.under_way() if each.at("tenant") and each.takes_a_place(now_s)]
             assert len(at_once) <= self.concurrent, f"{len(at_once)} at once"
 
     async def check(self) -> None:
