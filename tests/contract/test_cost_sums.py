@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from shipworthy.adapters.store import migrate
 from shipworthy.adapters.store.acts import moment
 from shipworthy.adapters.store.batch import BatchWriter
-from shipworthy.adapters.store.costs import StoreCostSums, Stretches, cost
+from shipworthy.adapters.store.costs import UNITS, Cut, StoreCostSums, after, apart, began, cost
 from shipworthy.adapters.store.exchanges import StoreExchanges
 from shipworthy.adapters.store.keyring import Kek, Keyring
 from shipworthy.adapters.store.pool import Store, StoreRole
@@ -106,21 +107,28 @@ moments = st.one_of(
         st.sampled_from([-1_000_000_000, -1_000, -1, 0, 1, 999, 1_000, 60 * 10**9]),
     ),
     st.integers(at_ns(0), at_ns(HOURS)),
+    st.sampled_from([-30 * 24, -23 * 24, -9 * 24 - 12, -24, 7 * 24 + 6, 16 * 24, 40 * 24]).map(at_ns),
 )
 drawn = st.tuples(moments, st.integers(0, 10**6), st.booleans())
 puts = st.tuples(st.just("put"), st.lists(drawn, min_size=1, max_size=12))
-sums = st.tuples(st.just("sum"), st.integers(0, HOURS + 1))
+sums = st.tuples(st.just("sum"), st.one_of(st.integers(0, HOURS + 1), st.sampled_from([12 * 24, 60 * 24])))
 asks = st.tuples(
     st.just("ask"),
     st.sampled_from(By),
-    st.datetimes(BEGAN.replace(tzinfo=None), (BEGAN + timedelta(hours=HOURS)).replace(tzinfo=None)),
-    st.one_of(st.integers(0, HOURS * 60).map(lambda minutes: minutes * 60 * 10**6), st.integers(0, HOURS * 3600 * 10**6)),
+    st.datetimes(BEGAN.replace(tzinfo=None) - timedelta(days=35), BEGAN.replace(tzinfo=None) + timedelta(hours=HOURS)),
+    st.one_of(
+        st.integers(0, HOURS * 3600 * 10**6),
+        st.integers(0, HOURS * 60).map(lambda minutes: minutes * 60 * 10**6),
+        st.integers(0, 80).map(lambda days: days * 24 * 3600 * 10**6),
+    ),
     st.sampled_from(ZONES),
     st.booleans(),  # whole minutes of the wall clock
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.one_of(puts, sums, asks), min_size=4, max_size=14))
 def test_whatever_was_written_and_summed_reports_equal_the_rows(store_urls, story) -> None:
     """Any interleaving, any span of any zone, any dimension, by tenant and by operator."""
@@ -146,19 +154,42 @@ def test_whatever_was_written_and_summed_reports_equal_the_rows(store_urls, stor
     asyncio.run(play())
 
 
-@given(st.integers(0, 60 * 24 * HOUR_NS), st.integers(1, 60 * 24 * HOUR_NS))
-def test_a_span_is_cut_into_whole_days_whole_hours_and_ends(since: int, lasts: int) -> None:
-    """Each moment lies in one stretch only, and sums are asked for whole hours and days only."""
-    cut = Stretches.of(since, since + lasts)
-    order = [getattr(cut, name) for name in ("since", "hour_from", "day_from", "day_until", "hour_until", "until")]
-    assert order == sorted(order)
-    assert (order[0], order[-1]) == (since, since + lasts)
+@given(st.integers(0, 800 * 24 * HOUR_NS), st.integers(1, 800 * 24 * HOUR_NS))
+def test_a_span_is_cut_into_whole_units_and_ends(since: int, lasts: int) -> None:
+    """Each moment lies in one stretch only, and a unit is asked for where it lies within the span as a whole."""
+    cut = Cut.of(since, since + lasts)
+    assert (cut.since, cut.until) == (since, since + lasts)
+    assert since <= cut.hour_from <= cut.hour_until <= cut.until
     if cut.hour_from < cut.hour_until:
         assert cut.hour_from % HOUR_NS == cut.hour_until % HOUR_NS == 0
         assert cut.hour_from - since < HOUR_NS > cut.until - cut.hour_until
-    if cut.day_from < cut.day_until:
-        assert cut.day_from % (24 * HOUR_NS) == cut.day_until % (24 * HOUR_NS) == 0
-        assert cut.day_from - since < 25 * HOUR_NS > cut.until - cut.day_until
+    else:
+        assert cut.until - since < 2 * HOUR_NS
+    nested = cut.nested()
+    pieces = sorted((each for each in apart(nested) if each.since < each.until), key=lambda each: each.since)
+    for one, next_one in pairwise([*pieces, None]):
+        assert next_one is None or one.until == next_one.since
+        assert one.span == "hour" or (began(one.span, one.since), began(one.span, one.until)) == (one.since, one.until)
+    if pieces:
+        assert (pieces[0].since, pieces[-1].until) == (moment(cut.hour_from), moment(cut.hour_until))
+    most = {"hour": 5, "quarter": 3, "day": 7, "week": 3}  # more would make one more of the next longer unit
+    for each in pieces:
+        units, at = 0, each.since
+        while at < each.until:
+            at, units = (at + timedelta(hours=1) if each.span == "hour" else after(each.span, at)), units + 1
+        assert at == each.until
+        assert each.span == "month" or units <= 2 * most[each.span]
+
+
+def test_units_begin_and_end_alike_in_the_store_and_in_the_reader(store_urls) -> None:
+    asked = "select h, u.at, u.ends from generate_series(%s, %s, interval '1 hour') h cross join unit_of(%s, h) u"
+    since, until = datetime(2027, 12, 1, tzinfo=UTC), datetime(2028, 4, 2, tzinfo=UTC)
+    options = "-c search_path=shipworthy,public -c timezone=Asia/Kolkata"
+    with psycopg.connect(store_urls.migrate_url, options=options) as conn:
+        for span in UNITS:
+            for at, begins, ends in conn.execute(asked, (since, until, span)).fetchall():
+                expected = began(span, at.astimezone(UTC))
+                assert (begins, ends) == (expected, after(span, expected))
 
 
 def test_late_rows_are_added_and_a_slot_is_summed_once(fresh_store) -> None:
@@ -174,7 +205,7 @@ def test_late_rows_are_added_and_a_slot_is_summed_once(fresh_store) -> None:
             async with here.store.operator() as conn:
                 cursor = await conn.execute(
                     "select (select count(*) from cost_late), (select count(*) from cost_slot where not summed),"
-                    " (select sum(parts) from cost_sum where dimension = 'tenant' and span = 'day'),"
+                    " (select sum(parts) from cost_sum where dimension = 'tenant' and span = 'month'),"
                     " (select sum(1 + jsonb_array_length(charge_lines)) from exchange)"
                 )
                 late, still_open, parts, expected = await cursor.fetchone()
@@ -284,9 +315,9 @@ def test_what_expires_leaves_the_sums_too(fresh_store) -> None:
                 spent(tenant, int((date + timedelta(minutes=n)).timestamp()) * 10**9, n)
                 for date in dates for n in range(9) for tenant in (ours, theirs)
             ]  # fmt: skip
-            here.put(*rows[:-30])
+            here.put(*rows[::2])
             await here.sum()
-            here.put(*rows[-30:])  # of summed slots, and open ones
+            here.put(*rows[1::2])  # late: slots are opened while these are not added yet
             before = datetime(2026, 2, 14, 9, 57, tzinfo=UTC)
             for limit in (7, 7, 1_000, 1_000):
                 await here.sweeper.expire(before, before, limit)
@@ -353,7 +384,7 @@ def test_what_was_recorded_before_the_sums_is_exact_at_once_and_summed_later(emp
             conn.execute("set role shipworthy_recorder")
             for row in written:
                 conn.execute("select set_config('app.tenant', %s, true)", (row.tenant,))
-                conn.execute("select insert_exchanges(%s)", (f"[{encode(row).decode()}]",))
+                conn.execute("select insert_exchanges(%s::jsonb)", (f"[{encode(row).decode()}]",))
 
     async def play() -> None:
         async with ground(empty_store.url) as here:
@@ -397,9 +428,11 @@ def test_corrections_count_at_the_exchange_that_they_correct(fresh_store, tenant
                     assert sum(line.exchanges for line in lines.values()) == 1
                     more = sum(line.charged_nano for line in lines.values()) - row.charged_nano
                     assert more == 12 * times
-                    assert sum(line.input_tokens for line in lines.values()) - sum(
-                        line.input_tokens for line in rows.values()
-                    ) == 3 * times
+                    assert (
+                        sum(line.input_tokens for line in lines.values())
+                        - sum(line.input_tokens for line in rows.values())
+                        == 3 * times
+                    )
                     if by is By.MODEL:
                         large = rows[tenant, "large"].charged_nano if (tenant, "large") in rows else 0
                         assert lines[tenant, "large"].charged_nano >= large + 10 * times

@@ -11,8 +11,8 @@ from shipworthy.model.observation import StoreDegraded
 from shipworthy.model.op import Observe
 
 LOOK_S = 5.0
-REST_TIMES = 4
-"""So many times as long as a piece took the job rests: it takes a fifth of one of the store's cores at most."""
+REST_TIMES = 3
+"""So many times as long as a piece took the job rests: it takes a quarter of one of the store's cores at most."""
 
 
 async def sum_costs_for_ever(running: Control, observe: Observe) -> None:

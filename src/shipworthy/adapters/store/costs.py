@@ -1,12 +1,13 @@
-"""What was spent, read from sums of days and hours and, where these do not reach, from the rows: exact at every moment.
+"""What was spent, read from sums of hours and longer units and, where these do not reach, from rows: exact at every moment.
 
 Migration 0024 says how rows become sums. Summing is a job of the control plane; when nobody does it, reading is slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 from msgspec import Struct
 from psycopg import sql
@@ -19,12 +20,12 @@ from shipworthy.adapters.store.trouble import translated
 from shipworthy.model.reading import By, CostAsked, CostLine
 
 READ_MS = 120_000
-SUM_MS = 120_000
+SUM_MS = 600_000
 SUM_S = 1.0
-"""After that nothing new is begun: an hour of one tenant's is the least that is summed at once."""
+"""After that nothing new is begun; five minutes of one tenant are the least that is summed at once."""
 
 HOUR_NS = 3_600 * 10**9
-DAY_NS = 24 * HOUR_NS
+UNITS = ("quarter", "day", "week", "month")
 UNIX_NS_MAX = (1 << 63) - 1
 NAMES = {
     By.TENANT: sql.SQL("e.tenant"),
@@ -35,26 +36,76 @@ NAMES = {
 }
 
 
-class Stretches(Struct, frozen=True):
-    """A span cut where whole hours and, within them, whole days (UTC) begin and end; nanoseconds.
+class Stretch(Struct, frozen=True):
+    """From the beginning of one unit of that span to the beginning of another; UTC."""
 
-    Each is at least the one before. Rows before ``hour_from`` and from ``hour_until`` on are read one by one.
+    span: str
+    since: datetime
+    until: datetime
+
+
+class Cut(Struct, frozen=True):
+    """A span of time, in nanoseconds, cut where whole hours and, within them, whole longer units begin and end.
+
+    Rows before ``hour_from`` and from ``hour_until`` on are read one by one.
     """
 
     since: int
     hour_from: int
-    day_from: int
-    day_until: int
     hour_until: int
     until: int
 
     @classmethod
-    def of(cls, since: int, until: int) -> Stretches:
+    def of(cls, since: int, until: int) -> Cut:
         """``until`` 0 = without end."""
         until = max(since, until or UNIX_NS_MAX)
-        hour_from, hour_until = _whole(since, until, HOUR_NS)
-        day_from, day_until = _whole(hour_from, hour_until, DAY_NS)
-        return cls(since, hour_from, day_from, day_until, hour_until, until)
+        first, last = -(-since // HOUR_NS) * HOUR_NS, until // HOUR_NS * HOUR_NS
+        return cls(since, first, last, until) if first < last else cls(since, until, until, until)
+
+    def nested(self) -> list[Stretch]:
+        """The whole units of each span, shortest first, each within the one before."""
+        found = [Stretch("hour", moment(self.hour_from), moment(self.hour_until))]
+        for span in UNITS:
+            outer = found[-1]
+            first, last = began(span, outer.since), began(span, outer.until)
+            if first < outer.since:
+                first = after(span, first)
+            found.append(Stretch(span, first, last) if first < last else Stretch(span, outer.until, outer.until))
+        return found
+
+
+def apart(nested: Sequence[Stretch]) -> Iterator[Stretch]:
+    """The same time, each moment once: what no longer unit covers is left to the shorter ones."""
+    for outer, inner in pairwise(nested):
+        yield Stretch(outer.span, outer.since, inner.since)
+        yield Stretch(outer.span, inner.until, outer.until)
+    yield nested[-1]
+
+
+def began(span: str, at: datetime) -> datetime:
+    """When the unit in which ``at`` (a whole hour) lies began: ``unit_of`` of migration 0024."""
+    match span:
+        case "quarter":
+            return at.replace(hour=at.hour // 6 * 6)
+        case "day":
+            return at.replace(hour=0)
+        case "week":
+            return at.replace(hour=0, day=min(3, (at.day - 1) // 8) * 8 + 1)
+        case _:
+            return at.replace(hour=0, day=1)
+
+
+def after(span: str, at: datetime) -> datetime:
+    """When the next unit begins after the one that began ``at``."""
+    match span:
+        case "quarter":
+            return at + timedelta(hours=6)
+        case "day":
+            return at + timedelta(days=1)
+        case "week" if at.day < 25:
+            return at + timedelta(days=8)
+        case _:
+            return (at.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 class StoreCostSums:
@@ -77,22 +128,24 @@ class StoreCostSums:
 
 async def cost(conn: Connection, asked: CostAsked) -> Sequence[CostLine]:
     """What ``conn`` may see of it, in its open transaction."""
-    cut = Stretches.of(asked.since_unix_ns, asked.until_unix_ns)
+    cut = Cut.of(asked.since_unix_ns, asked.until_unix_ns)
+    nested = cut.nested()
+    whole = [stretch for stretch in apart(nested) if stretch.since < stretch.until]
     named: dict[str, object] = {
         "tenant": asked.tenant,
         "by": asked.by.value,
         **{name: moment(getattr(cut, name)) for name in cut.__struct_fields__},
-        **{f"{name}_ns": getattr(cut, name) for name in ("since", "hour_from", "hour_until", "until")},
+        **{f"{name}_ns": getattr(cut, name) for name in cut.__struct_fields__},
+        "spans": [stretch.span for stretch in whole],
+        "begins": [stretch.since for stretch in whole],
+        "ends": [stretch.until for stretch in whole],
+        "units": [stretch.span for stretch in nested[1:]],
+        "units_from": [stretch.since for stretch in nested[1:]],
+        "units_until": [stretch.until for stretch in nested[1:]],
     }
     await conn.execute(blocks("costs")["patience"], {"ms": str(READ_MS)})
     found = await conn.execute(blocks("costs")["cost"].format(name=NAMES[asked.by]), named)
     return [_cost_line(row) for row in await found.fetchall()]
-
-
-def _whole(since: int, until: int, unit: int) -> tuple[int, int]:
-    """The whole units between the two; where there is none, the end twice."""
-    first, last = -(-since // unit) * unit, until // unit * unit
-    return (first, last) if first < last else (until, until)
 
 
 def _cost_line(row: TupleRow) -> CostLine:

@@ -1,10 +1,10 @@
--- Cost by the hour and by the day: a report over millions of rows reads sums, and equals the rows at every moment.
+-- Cost by the hour, and by longer units of time: a report over millions of rows reads sums, and equals the rows at every moment.
 --
 -- Time is cut into slots of five minutes. A slot is open until `sum_costs`, a job of the control plane, has added its rows to the
 -- sums of their hours and marked it, in one transaction. A row that comes later than that is listed in cost_late until it is added
--- too. A day's sums are made of its hours' when it is over. So whoever reads in one snapshot finds each row once: in the sums, in
--- an open slot, or in cost_late. If nobody sums, reports get slower and stay exact; whoever writes the record pays next to
--- nothing and waits for no other writer.
+-- too. Longer units are folded out of shorter ones when they are over: six hours, a day, eight days of a month, a month. So whoever
+-- reads in one snapshot finds each row once: in the sums, in an open slot, or in cost_late. If nobody sums, reports get slower and
+-- stay exact; whoever writes the record pays next to nothing and waits for no other writer.
 --
 -- Locks: a writer shares the slot's advisory lock from its insert to its commit; `sum_costs` takes it exclusively, without
 -- waiting, so that no row of a slot is on its way while the slot is summed. Whoever changes sums holds the lock of sum_lock().
@@ -13,8 +13,8 @@
 create table cost_sum (
   tenant        text not null check (tenant <> ''),
   dimension     text collate "C" not null check (dimension in ('tenant', 'team', 'use-case', 'model', 'principal')),
-  span          text collate "C" not null check (span in ('day', 'hour')),
-  at            timestamptz not null,            -- when the hour or the day began, UTC
+  span          text collate "C" not null check (span in ('hour', 'quarter', 'day', 'week', 'month')),
+  at            timestamptz not null,            -- when it began, UTC
   name          text collate "C" not null,
   parts         bigint not null,                 -- of rows, as parts_of() tells them; 0 = nothing is left of it
   served        bigint not null,
@@ -41,14 +41,17 @@ create table cost_slot (
 
 create index cost_slot_open on cost_slot (at, tenant) where not summed;
 
-create table cost_day (
+-- Units in which something was summed. One that is folded has sums of its own, and so have all units within it.
+create table cost_unit (
   tenant text not null check (tenant <> ''),
+  span   text collate "C" not null check (span in ('quarter', 'day', 'week', 'month')),
   at     timestamptz not null,
-  folded boolean not null default false,         -- its sums are there, beside those of its hours
-  primary key (tenant, at)
+  ends   timestamptz not null,
+  folded boolean not null,
+  primary key (tenant, span, at)
 );
 
-create index cost_day_unfolded on cost_day (at, tenant) where not folded;
+create index cost_unit_unfolded on cost_unit (at, tenant) where not folded;
 
 -- Rows that came when their slot was summed already. Of a slot that is open again they say nothing.
 create table cost_late (
@@ -65,7 +68,7 @@ do $$
 declare
   name text;
 begin
-  foreach name in array array['cost_sum', 'cost_sum_default', 'cost_slot', 'cost_slot_default', 'cost_day', 'cost_late'] loop
+  foreach name in array array['cost_sum', 'cost_sum_default', 'cost_slot', 'cost_slot_default', 'cost_unit', 'cost_late'] loop
     execute format('alter table %I enable row level security, force row level security', name);
     continue when name like '%\_default';
     execute format('grant select on %I to shipworthy_app, shipworthy_operator', name);
@@ -84,8 +87,27 @@ language sql immutable as $$ select date_bin('5 minutes', p_at, timestamptz '197
 create function hour_of(p_at timestamptz) returns timestamptz
 language sql immutable as $$ select date_bin('1 hour', p_at, timestamptz '1970-01-01 00:00:00+00') $$;
 
-create function day_of(p_at timestamptz) returns timestamptz
-language sql immutable as $$ select date_bin('1 day', p_at, timestamptz '1970-01-01 00:00:00+00') $$;
+-- The unit in which a moment lies, UTC. A week here has eight days and begins on the 1st, 9th, 17th or 25th, the last one ends with
+-- its month: so that each unit lies within one of the next longer ones, and within a month of the record.
+create function unit_of(p_span text, p_at timestamptz, out at timestamptz, out ends timestamptz)
+language sql immutable as $$
+  select u.at at time zone 'UTC',
+         case p_span when 'quarter' then u.at + interval '6 hours' when 'day' then u.at + interval '1 day'
+                     when 'week' then least(u.at + interval '8 days' * case m.week when 3 then 2 else 1 end,
+                                            m.at + interval '1 month')
+                     else m.at + interval '1 month' end at time zone 'UTC'
+  from (select p_at at time zone 'UTC' as at) t
+  cross join lateral (select date_trunc('month', t.at) as at, least(3, (extract(day from t.at)::int - 1) / 8) as week) m
+  cross join lateral (
+    select case p_span when 'quarter' then date_bin('6 hours', t.at, timestamp '1970-01-01 00:00:00')
+                       when 'day' then date_trunc('day', t.at) when 'week' then m.at + interval '8 days' * m.week
+                       else m.at end as at) u
+$$;
+
+create function within(p_span text) returns text
+language sql immutable as $$
+  select case p_span when 'quarter' then 'hour' when 'day' then 'quarter' when 'week' then 'day' when 'month' then 'week' end
+$$;
 
 create function is_input(p_component text) returns boolean
 language sql immutable as $$
@@ -114,14 +136,24 @@ language sql immutable as $$
   from jsonb_array_elements(p_lines) l
 $$;
 
--- Adds to the sums of the hours, and of days that are folded (p_sign 1), or takes from them (-1), one tenant's rows: those of whole slots but the late ones, and those that
+-- Adds to the sums of the hours, and of units that are folded (p_sign 1), or takes from them (-1), one tenant's rows: those of whole slots but the late ones, and those that
 -- are named. The caller holds the lock of sum_lock().
 create function add_costs(p_sign int, p_tenant text, p_slots timestamptz[], p_arrived timestamptz[], p_ids uuid[]) returns void
 language plpgsql
 set work_mem = '32MB'
 set enable_memoize = off  -- no two rows are alike
 as $$
+declare
+  v_span text;
 begin
+  foreach v_span in array array['month', 'week', 'day', 'quarter'] loop  -- one that appears within a folded one is folded too
+    insert into cost_unit (tenant, span, at, ends, folded)
+    select distinct p_tenant, v_span, u.at, u.ends,
+           exists (select from cost_unit w where w.tenant = p_tenant and within(w.span) = v_span and w.folded
+                   and w.span = any(array['month', 'week', 'day']) and w.at = (unit_of(w.span, u.at)).at)
+    from unnest(p_slots || p_arrived) moved(at) cross join lateral unit_of(v_span, moved.at) u
+    on conflict do nothing;
+  end loop;
   insert into cost_sum as s (
     tenant, dimension, span, at, name, parts, served, refused, cut, failed, abandoned, input_tokens, output_tokens,
     charged_nano, overrun_nano
@@ -159,10 +191,14 @@ begin
   ), spanned as (
     select 'hour' as span, * from told
     union all
-    select 'day', d.at, t.dimension, t.name, sum(t.parts), sum(t.served), sum(t.refused), sum(t.cut), sum(t.failed),
+    select f.span, f.at, t.dimension, t.name, sum(t.parts), sum(t.served), sum(t.refused), sum(t.cut), sum(t.failed),
            sum(t.abandoned), sum(t.input_tokens), sum(t.output_tokens), sum(t.charged_nano), sum(t.overrun_nano)
-    from told t join cost_day d on d.tenant = p_tenant and d.at = day_of(t.at) and d.folded
-    group by d.at, t.dimension, t.name
+    from (select distinct at from told) h
+    cross join unnest(array['quarter', 'day', 'week', 'month']) w(span)
+    cross join lateral unit_of(w.span, h.at) u
+    join cost_unit f on f.tenant = p_tenant and f.span = w.span and f.at = u.at and f.folded
+    join told t on t.at = h.at
+    group by f.span, f.at, t.dimension, t.name
   )
   select p_tenant, dimension, span, at, name, p_sign * parts, p_sign * served, p_sign * refused, p_sign * cut, p_sign * failed,
          p_sign * abandoned, p_sign * input_tokens, p_sign * output_tokens, p_sign * charged_nano, p_sign * overrun_nano
@@ -172,12 +208,10 @@ begin
     cut = s.cut + excluded.cut, failed = s.failed + excluded.failed, abandoned = s.abandoned + excluded.abandoned,
     input_tokens = s.input_tokens + excluded.input_tokens, output_tokens = s.output_tokens + excluded.output_tokens,
     charged_nano = s.charged_nano + excluded.charged_nano, overrun_nano = s.overrun_nano + excluded.overrun_nano;
-  insert into cost_day (tenant, at)
-  select distinct p_tenant, day_of(at) from unnest(p_slots || p_arrived) at on conflict do nothing;
 end $$;
 
--- A day's sums from its hours', written side by side in the order in which they are read.
-create function fold_day(p_tenant text, p_day timestamptz) returns void
+-- A unit's sums from those of the units within it, written side by side in the order in which they are read.
+create function fold_unit(p_tenant text, p_span text, p_at timestamptz, p_ends timestamptz) returns void
 language plpgsql
 set work_mem = '32MB'
 as $$
@@ -186,13 +220,13 @@ begin
     tenant, dimension, span, at, name, parts, served, refused, cut, failed, abandoned, input_tokens, output_tokens,
     charged_nano, overrun_nano
   )
-  select p_tenant, s.dimension, 'day', p_day, s.name, sum(s.parts), sum(s.served), sum(s.refused), sum(s.cut), sum(s.failed),
+  select p_tenant, s.dimension, p_span, p_at, s.name, sum(s.parts), sum(s.served), sum(s.refused), sum(s.cut), sum(s.failed),
          sum(s.abandoned), sum(s.input_tokens), sum(s.output_tokens), sum(s.charged_nano), sum(s.overrun_nano)
   from unnest(array['tenant', 'team', 'use-case', 'model', 'principal']) told(dimension)
-  join cost_sum s on s.tenant = p_tenant and s.dimension = told.dimension and s.span = 'hour'
-                 and s.at >= p_day and s.at < p_day + interval '1 day'
+  join cost_sum s on s.tenant = p_tenant and s.dimension = told.dimension and s.span = within(p_span)
+                 and s.at >= p_at and s.at < p_ends
   group by s.dimension, s.name order by s.dimension, s.name;
-  update cost_day d set folded = true where d.tenant = p_tenant and d.at = p_day;
+  update cost_unit u set folded = true where u.tenant = p_tenant and u.span = p_span and u.at = p_at;
 end $$;
 
 -- ------------------------------------------------------------------------------------------------ rows come in
@@ -254,8 +288,8 @@ end $$;
 
 -- ------------------------------------------------------------------------------------------------ slots are summed
 
--- Open slots that ended p_lag ago or earlier, oldest first, an hour of a tenant at a time; rows that were late; days that are over.
--- Begins nothing new after p_seconds. Returns whether there is more to do. One at a time: where another is at it, there is nothing to do.
+-- Open slots that ended p_lag ago or earlier, oldest first, as many of an hour of a tenant at once as go fast; rows that were late;
+-- units that are over. Begins nothing new after p_seconds. Returns whether there is more to do. One at a time: where another is at it, there is nothing to do.
 create function sum_costs(p_seconds double precision, p_lag interval default '1 minute', p_now timestamptz default null)
 returns boolean
 language plpgsql security definer
@@ -264,10 +298,12 @@ as $$
 declare
   r       record;
   v_slots timestamptz[];
-  v_ends  timestamptz := clock_timestamp() + make_interval(secs => p_seconds);
+  v_began timestamptz := clock_timestamp();
+  v_ends  timestamptz := v_began + make_interval(secs => p_seconds);
+  v_take  int := 1;
   v_found int := 0;
   v_late  int := 0;
-  v_days  int := 0;
+  v_units int := 0;
 begin
   perform require_read_committed();
   if not pg_try_advisory_xact_lock(sum_lock()) then
@@ -281,15 +317,20 @@ begin
     group by s.tenant, hour_of(s.at)
     order by min(s.at), s.tenant
   loop
-    if clock_timestamp() >= v_ends then
-      return true;
-    end if;
     v_found := v_found + cardinality(r.slots);
-    v_slots := array(select at from unnest(r.slots) at where pg_try_advisory_xact_lock(slot_lock(r.tenant, at)));
-    delete from cost_late l using unnest(v_slots) slot(at)
-    where l.tenant = r.tenant and l.arrived_at >= slot.at and l.arrived_at < slot.at + interval '5 minutes';
-    perform add_costs(1, r.tenant, v_slots, '{}', '{}');
-    update cost_slot s set summed = true where s.tenant = r.tenant and s.at = any(v_slots);
+    while r.slots <> '{}' loop
+      if clock_timestamp() >= v_ends then
+        return true;
+      end if;
+      v_began := clock_timestamp();
+      v_slots := array(select at from unnest(r.slots[:v_take]) at where pg_try_advisory_xact_lock(slot_lock(r.tenant, at)));
+      r.slots := r.slots[v_take + 1:];
+      delete from cost_late l using unnest(v_slots) slot(at)
+      where l.tenant = r.tenant and l.arrived_at >= slot.at and l.arrived_at < slot.at + interval '5 minutes';
+      perform add_costs(1, r.tenant, v_slots, '{}', '{}');
+      update cost_slot s set summed = true where s.tenant = r.tenant and s.at = any(v_slots);
+      v_take := case when clock_timestamp() < v_began + interval '0.5 seconds' then least(12, v_take * 2) else 1 end;
+    end loop;
   end loop;
   for r in
     with late as (
@@ -306,19 +347,20 @@ begin
     v_late := v_late + cardinality(r.ids);
   end loop;
   for r in
-    select d.tenant, d.at from cost_day d
-    where not d.folded and d.at < coalesce(p_now, clock_timestamp()) - interval '25 hours'
-      and not exists (select from cost_slot s where s.tenant = d.tenant and not s.summed
-                      and s.at >= d.at and s.at < d.at + interval '1 day')
-    order by d.at, d.tenant limit 100
+    select u.tenant, u.span, u.at, u.ends from cost_unit u
+    where not u.folded and u.ends < coalesce(p_now, clock_timestamp()) - interval '1 hour'
+      and not exists (select from cost_slot s where s.tenant = u.tenant and not s.summed and s.at >= u.at and s.at < u.ends)
+      and not exists (select from cost_unit w where w.tenant = u.tenant and w.span = within(u.span) and not w.folded
+                      and w.at >= u.at and w.at < u.ends)
+    order by u.at, u.tenant limit 100
   loop
     if clock_timestamp() >= v_ends then
       return true;
     end if;
-    perform fold_day(r.tenant, r.at);
-    v_days := v_days + 1;
+    perform fold_unit(r.tenant, r.span, r.at, r.ends);
+    v_units := v_units + 1;
   end loop;
-  return v_found = 500 or v_late = 5000 or v_days = 100;
+  return v_found = 500 or v_late = 5000 or v_units > 0;
 end $$;
 
 -- Takes slots out of the sums, so that their rows may be deleted in this transaction. What is late stays so: an open slot's rows
@@ -334,5 +376,5 @@ begin
   update cost_slot s set summed = false where s.tenant = p_tenant and s.at = any(p_slots);
 end $$;
 
-revoke execute on function add_costs, fold_day, note_costs, refuse_to_lie, sum_costs, reopen_costs from public;
+revoke execute on function add_costs, fold_unit, note_costs, refuse_to_lie, sum_costs, reopen_costs from public;
 grant execute on function sum_costs to shipworthy_operator;

@@ -48,7 +48,7 @@ begin
     execute format('drop table if exists %I', v_table || to_char(p_month, '_YYYY_MM'));
     execute format('delete from %I where at >= %L and at < %L', v_table, p_month, p_month + interval '1 month');
   end loop;
-  delete from cost_day where at >= p_month and at < p_month + interval '1 month';
+  delete from cost_unit where at >= p_month and at < p_month + interval '1 month';
   delete from cost_late where arrived_at >= p_month and arrived_at < p_month + interval '1 month';
 end $$;
 

@@ -70,7 +70,7 @@ left join pg_inherits i on i.inhrelid = c.oid
 left join pg_class parent on parent.oid = i.inhparent
 where c.relnamespace = 'shipworthy'::regnamespace and c.relkind in ('r', 'p')
   and coalesce(parent.relname, c.relname) in ('exchange', 'body', 'admin_act', 'correction', 'cost_sum', 'cost_slot',
-    'cost_day', 'cost_late')
+    'cost_unit', 'cost_late')
   and case when p.privilege = 'UPDATE' then has_any_column_privilege(r.oid, c.oid, 'UPDATE')
            else has_table_privilege(r.oid, c.oid, p.privilege) end;
 

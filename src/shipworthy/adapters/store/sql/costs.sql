@@ -1,12 +1,12 @@
 -- What was spent. As shipworthy_app row-level security gives one tenant, as shipworthy_operator it gives every one.
 
--- name: cost — counts, tokens and money by one dimension, in one snapshot. Whole days and hours are read from their sums
--- (migration 0024), days that are not folded yet from their hours'; what begins or ends within an hour, slots that are not summed
--- yet and late rows are read from the record; corrections, which have no outcome, stand beside. Lateral with `offset 0`: each stretch of time is looked up by itself, whatever the statistics say.
-with folded as (
+-- name: cost — counts, tokens and money by one dimension, in one snapshot. Whole hours and longer units are read from their sums
+-- (migration 0024), a unit that is not folded yet from those within it; what begins or ends within an hour, slots that are not
+-- summed yet and late rows are read from the record; corrections, which have no outcome, stand beside. Lateral with `offset 0`:
+-- each stretch of time is looked up by itself, whatever the statistics say.
+with whole as (
   select s.*
-  from (values ('day', %(day_from)s::timestamptz, %(day_until)s::timestamptz), ('hour', %(hour_from)s, %(day_from)s),
-               ('hour', %(day_until)s, %(hour_until)s)) w(span, since, until)
+  from unnest(%(spans)s::text[], %(begins)s::timestamptz[], %(ends)s::timestamptz[]) w(span, since, until)
   cross join lateral (
     select c.tenant, c.name, c.served, c.refused, c.cut, c.failed, c.abandoned, c.input_tokens, c.output_tokens, c.charged_nano,
            c.overrun_nano, 0::numeric as corrected_nano
@@ -15,13 +15,17 @@ with folded as (
       and c.at >= w.since and c.at < w.until and c.parts > 0 offset 0) s
 ), unfolded as (
   select s.*
-  from cost_day d cross join lateral (
+  from unnest(%(units)s::text[], %(units_from)s::timestamptz[], %(units_until)s::timestamptz[]) w(span, since, until)
+  cross join lateral (
+    select u.tenant, u.at, u.ends from cost_unit u
+    where (%(tenant)s = '' or u.tenant = %(tenant)s) and not u.folded and u.span = w.span
+      and u.at >= w.since and u.at < w.until offset 0) u
+  cross join lateral (
     select c.tenant, c.name, c.served, c.refused, c.cut, c.failed, c.abandoned, c.input_tokens, c.output_tokens, c.charged_nano,
            c.overrun_nano, 0::numeric as corrected_nano
     from cost_sum c
-    where c.tenant = d.tenant and c.dimension = %(by)s and c.span = 'hour'
-      and c.at >= d.at and c.at < d.at + interval '1 day' and c.parts > 0 offset 0) s
-  where (%(tenant)s = '' or d.tenant = %(tenant)s) and not d.folded and d.at >= %(day_from)s and d.at < %(day_until)s
+    where c.tenant = u.tenant and c.dimension = %(by)s and c.span = within(w.span)
+      and c.at >= u.at and c.at < u.ends and c.parts > 0 offset 0) s
 ), ragged as (
   select e.*
   from (values (%(since)s::timestamptz, %(since_ns)s::bigint, %(hour_from)s::timestamptz, %(hour_from_ns)s::bigint),
@@ -57,7 +61,7 @@ with folded as (
 ), meant as (
   select * from ragged union all select * from open union all select * from late union all select * from corrected
 ), every as (
-  select * from folded union all select * from unfolded
+  select * from whole union all select * from unfolded
   union all
   select e.tenant, {name}, p.served, p.refused, p.cut, p.failed, p.abandoned, p.input_tokens, p.output_tokens, p.charged_nano,
          p.overrun_nano, case e.outcome when '' then p.charged_nano else 0 end
