@@ -51,6 +51,7 @@ class Bench:
     figures: Callable[[str, Claim], object]  # awaitable: the counter of a level
     rows: Callable[[str], object]  # awaitable: the tenant's rows by id
     observed: list[Observation]
+    hang_up: Callable[[], object]  # awaitable: nothing that worker-1 sent can still arrive
     ops: dict[UUID, Op] = field(default_factory=dict)
 
 
@@ -68,7 +69,10 @@ async def memory_bench() -> AsyncIterator[Bench]:
     async def rows(tenant: str) -> dict[UUID, Row]:
         return {row.id: row for row in ledger.rows.values() if row.tenant == tenant}
 
-    yield Bench(ledger, ledger, ledger, dial, figures, rows, [])
+    async def hang_up() -> None:
+        ledger.hang_up()
+
+    yield Bench(ledger, ledger, ledger, dial, figures, rows, [], hang_up)
 
 
 @asynccontextmanager
@@ -77,7 +81,7 @@ async def postgres_bench(url: str, keys: Path) -> AsyncIterator[Bench]:
     observed: list[Observation] = []
     vault = Vault(open_keyring(keys))
     async with Store(url) as store:
-        recorder = PostgresRecorder(store, vault, observed.append, now=dial)
+        recorder = PostgresRecorder(store, vault, observed.append, now=dial, worker="worker-1")
 
         async def figures(tenant: str, claim: Claim) -> Figures:
             async with store.tenant(tenant) as conn:
@@ -98,7 +102,7 @@ async def postgres_bench(url: str, keys: Path) -> AsyncIterator[Bench]:
         ledger = PostgresLedger(store, "worker-1", LedgerBounds(), dial)
         sweeper = StoreSweeper(store, vault, dial)
         try:
-            yield Bench(ledger, recorder, sweeper, dial, figures, rows, observed)
+            yield Bench(ledger, recorder, sweeper, dial, figures, rows, observed, recorder.close)
         finally:
             assert await recorder.close() == 0
 

@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 
 from shipworthy.adapters.leasing.ledger import LeasedLedger
-from shipworthy.control.sweep import sweep
+from shipworthy.control.sweep import presumed, sweep
 from shipworthy.kit.builders import a_charge, a_claim, a_row, a_settled_row, an_estimate, an_op
 from shipworthy.kit.clock import HandClock
 from shipworthy.kit.ledger import MemoryLedger
@@ -373,23 +373,29 @@ class World:
         for exchange in self.exchanges.values():
             exchange.left |= exchange.worker is worker
 
-    async def sweep(self, *, told: bool) -> None:
-        """What is presumed was set aside before: no level has less room afterwards."""
+    async def sweep(self, *, told: bool, half: bool = False) -> None:
+        """What is presumed was set aside before: no level has less room afterwards. ``half``: the sweeper dies over it."""
+        dead, sweeper = self.dead if told else [], self.ground.sweeper
         before = await self.ground.see(self.tenant, self.keys)
-        await sweep(an_op(), self.ground.sweeper, self.dead if told else [])
+        if half:
+            await sweeper.suspend(await sweeper.strays(dead, 100))
+            orphans = await sweeper.orphans(dead, 100)
+            await sweeper.presume(an_op(), [presumed(an_op(), orphan) for orphan in orphans[: len(orphans) // 2]])
+        else:
+            await sweep(an_op(), sweeper, dead)
         after = await self.ground.see(self.tenant, self.keys)
         for key in self.keys:
             assert after.figures[key].taken_nano <= before.figures[key].taken_nano, (
                 f"presumed more than was held at {key}"
             )
 
-    async def sleep(self, worker: Worker) -> None:
+    async def sleep(self, worker: Worker, *, half: bool) -> None:
         """It hangs, with its connections lost, until it is believed dead and buried; then it goes on."""
         worker.scribe.flush()
         worker.scribe.lose_connection()
         for seconds in (11, 61, 1):
             self.pass_s(seconds)
-            await self.sweep(told=False)
+            await self.sweep(told=False, half=half)
 
     async def calm(self) -> None:
         """Until nothing is under way any more."""

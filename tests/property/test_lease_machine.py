@@ -223,18 +223,18 @@ class LeaseMachine(RuleBasedStateMachine):
         self.world.crash(self.worker(who))
         self.world.hire(strict=strict)
 
-    @rule(who=ANY)
-    def a_worker_is_believed_dead(self, who: int) -> None:
-        self.run(self.world.sleep(self.worker(who)))
+    @rule(who=ANY, half=st.booleans())
+    def a_worker_is_believed_dead(self, who: int, half: bool) -> None:
+        self.run(self.world.sleep(self.worker(who), half=half))
 
     @rule(seconds=st.sampled_from([0.1, 0.4, 3, 8.5, 11, 30, 61, 901]))
     def time_passes(self, seconds: float) -> None:
         """Past a worker's margin, past the lease's life, past everything; nobody turns meanwhile."""
         self.world.pass_s(seconds)
 
-    @rule(told=st.booleans())
-    def somebody_sweeps(self, told: bool) -> None:
-        self.run(self.world.sweep(told=told))
+    @rule(told=st.booleans(), half=st.booleans())
+    def somebody_sweeps(self, told: bool, half: bool) -> None:
+        self.run(self.world.sweep(told=told, half=half))
 
     # ---------------------------------------------------------------------------------------- what is always true
 

@@ -108,7 +108,9 @@ class LedgerMachine(RuleBasedStateMachine):
         claims = self.claims(tuple(sorted(keys)))
         intent = msgspec.msgpack.encode(a_row(op, self.tenant))
         said = self.run(
-            self.both(lambda ledger: ledger.reserve(op, self.tenant, claims, an_estimate(amount, tokens), lambda: intent))
+            self.both(
+                lambda ledger: ledger.reserve(op, self.tenant, claims, an_estimate(amount, tokens), lambda: intent)
+            )
         )
         if not isinstance(said, Hold):
             return None
