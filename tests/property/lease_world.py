@@ -33,6 +33,7 @@ from shipworthy.model.op import Op
 from shipworthy.ports import SUSPENDED_S, Entry, Intent
 
 MINUTE_S = 60.0
+BEHIND_S = 11.0  # a writer is never so far behind: the store gave its worker up for dead already
 HOLD_S = 900.0  # an exchange that lasts longer is taken for lost, and its place is given to others
 NAMES = itertools.count()
 
@@ -69,9 +70,10 @@ class Ground(Protocol):
     """A store. ``join`` gives a worker its ledger and its writer."""
 
     sweeper: object
+    waits: bool  # others may be served while one is
 
     def join(self, worker: str) -> tuple[object, Writer]: ...
-    async def see(self, tenant: str, keys: Sequence[str]) -> Seen: ...
+    def see(self, tenant: str, keys: Sequence[str]) -> Seen: ...
 
 
 class MemoryWriter:
@@ -89,6 +91,8 @@ class MemoryWriter:
 
 
 class MemoryGround:
+    waits = False
+
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._ledger = MemoryLedger("nobody", now, holds_wait_s=0)
         self.sweeper = self._ledger.of_worker("sweeper")
@@ -97,7 +101,7 @@ class MemoryGround:
         ledger = self._ledger.of_worker(worker)
         return ledger, MemoryWriter(ledger)
 
-    async def see(self, tenant: str, keys: Sequence[str]) -> Seen:
+    def see(self, tenant: str, keys: Sequence[str]) -> Seen:
         ground, ledger = self._ledger.ground, self._ledger
         windows = {key: window for (of, key), window in ground.levels._windows.items() if of == tenant}
         held = [held for held in ground.holds.values() if held.hold.tenant == tenant]
@@ -185,9 +189,12 @@ class Scribe:
     def flush(self, *, twice: bool = False) -> None:
         """Writes all that is queued; ``twice``: as if the first answer had been lost."""
         batch, self.queue = list(self.queue), deque()
+        before = self._world.see()
         for _ in range(1 + twice):
             intents = [what for what, _ in batch if isinstance(what, Intent) and not what.void]
             self._writer.write(intents, [what for what, _ in batch if isinstance(what, Entry)])
+        if not self._world.ground.waits:
+            self._world.check_backed(before)
         for what, waited in batch:
             if isinstance(what, Entry) and waited:
                 self.settled(what)
@@ -283,6 +290,10 @@ class World:
         self.workers.append(Worker(self, strict=strict))
 
     def pass_s(self, seconds: float) -> None:
+        """Nobody's writer is behind for long."""
+        if seconds >= BEHIND_S:
+            for worker in self.workers:
+                worker.scribe.flush()
         self.at += timedelta(seconds=seconds)
         for worker in self.workers:
             worker.clock.pass_s(seconds)
@@ -376,14 +387,14 @@ class World:
     async def sweep(self, *, told: bool, half: bool = False) -> None:
         """What is presumed was set aside before: no level has less room afterwards. ``half``: the sweeper dies over it."""
         dead, sweeper = self.dead if told else [], self.ground.sweeper
-        before = await self.ground.see(self.tenant, self.keys)
+        before = self.see()
         if half:
             await sweeper.suspend(await sweeper.strays(dead, 100))
             orphans = await sweeper.orphans(dead, 100)
             await sweeper.presume(an_op(), [presumed(an_op(), orphan) for orphan in orphans[: len(orphans) // 2]])
         else:
             await sweep(an_op(), sweeper, dead)
-        after = await self.ground.see(self.tenant, self.keys)
+        after = self.see()
         for key in self.keys:
             assert after.figures[key].taken_nano <= before.figures[key].taken_nano, (
                 f"presumed more than was held at {key}"
@@ -422,8 +433,22 @@ class World:
             at_once = [each for each in self.under_way() if each.at("tenant") and each.takes_a_place(now_s)]
             assert len(at_once) <= self.concurrent, f"{len(at_once)} at once"
 
+    def see(self) -> Seen:
+        return self.ground.see(self.tenant, self.keys)
+
+    def check_backed(self, before: Seen) -> None:
+        """What was recorded since had been set aside, but for what went beyond a hold: no level has less room for it."""
+        after = self.see()
+        for key in self.keys:
+            new = [money for of, money in after.rows.items() if of not in before.rows and self.exchanges[of].at(key)]
+            overrun_nano = sum(max(0, charged - held) for charged, held in new)
+            more_nano = after.figures[key].taken_nano - before.figures[key].taken_nano
+            assert more_nano <= overrun_nano, (
+                f"{more_nano - overrun_nano} were charged that nobody had set aside at {key}"
+            )
+
     async def check(self) -> None:
-        seen = await self.ground.see(self.tenant, self.keys)
+        seen = self.see()
         for key in self.keys:
             self._check_level(seen, key)
         for worker in self.workers:
@@ -460,6 +485,7 @@ class World:
                 if entry.hold is not None and entry.hold.lease_id == purse.id
             )
             believed_nano = purse.nano + purse._owed_nano + held_nano + passing_nano
+            assert purse.nano >= 0
             assert not purse.budgeted or believed_nano <= lease.nano, (believed_nano, lease, purse.retired)
 
     async def end(self) -> None:
@@ -478,7 +504,7 @@ class World:
             self.pass_s(1_000)
             await self.sweep(told=True)
             await self.check()
-        seen = await self.ground.see(self.tenant, self.keys)
+        seen = self.see()
         assert (seen.leases, seen.held, seen.intents) == ({}, {}, set())
         for figures in seen.figures.values():
             assert (figures.held_nano, figures.leased_nano, figures.suspended_nano) == (0, 0, 0)

@@ -52,6 +52,8 @@ class StoreWriter:
 
 
 class PostgresGround:
+    waits = True
+
     def __init__(self, store: Store, superuser_url: str, now: Callable[[], datetime]) -> None:
         self.store = store
         self.now = now
@@ -67,7 +69,7 @@ class PostgresGround:
     def ask(self, statement: str, asked: str) -> list[tuple]:
         return self._conn.execute(statement, (asked,)).fetchall()
 
-    async def see(self, tenant: str, keys: Sequence[str]) -> Seen:
+    def see(self, tenant: str, keys: Sequence[str]) -> Seen:
         figures = {key: Figures(*money) for key, *money in self.ask(FIGURES, tenant)}
         paces = self.ask(PACES, tenant)
         holds = self.ask(HOLDS, tenant)
