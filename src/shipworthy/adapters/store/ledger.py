@@ -143,7 +143,7 @@ class PostgresLedger:
         now = self._now() if self._now else None
         asked = {"tenant": tenant, "turns": encode(turns).decode(), "ttl_s": ttl_s, "now": now}
         try:
-            async with self._store.connection(StoreRole.APP) as conn:  # said once: nothing must be given back twice
+            async with self._store.ahead() as conn:  # said once: nothing must be given back twice
                 cursor = conn.cursor(row_factory=class_row(TurnVerdict))
                 answers = await (await cursor.execute(self._sql["turn"], asked)).fetchall()
         except StoreUnavailable:

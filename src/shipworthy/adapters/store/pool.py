@@ -44,7 +44,7 @@ class Bounds(Struct, frozen=True):
     """Every bound on the way to the store."""
 
     app_connections_max: int = 6
-    ahead_connections_max: int = 2  # of the application, for what every request depends on
+    ahead_connections_max: int = 3  # of the application, for what every request depends on
     recorder_connections_max: int = 2
     operator_connections_max: int = 2
     waiting_max: int = 2_000  # callers that may queue for a connection, a role
@@ -143,6 +143,13 @@ class Store:
             async with self._pools[role].connection() as conn:
                 yield conn
 
+    @asynccontextmanager
+    async def ahead(self) -> AsyncGenerator[Connection, None]:
+        """As ``connection`` for the application, past the queue of the requests: see ``ask_ahead``."""
+        with translated():
+            async with self._ahead.connection() as conn:
+                yield conn
+
     async def ask(self, role: StoreRole, question: Callable[[Connection, bool], Awaitable[T]]) -> T:
         """Runs ``question``, which is one statement that may safely be said twice; its second argument is whether it may
         have been said before. A dead connection or a broken deadlock is not the caller's trouble. Raises StoreUnavailable.
@@ -151,7 +158,8 @@ class Store:
 
     async def ask_ahead(self, question: Callable[[Connection, bool], Awaitable[T]]) -> T:
         """The same for the application, past the queue of the requests. For what each of them depends on, and a worker asks
-        by itself: keys, pauses, whether the store answers. In that queue the busiest worker would fail closed.
+        by itself: keys, pauses, whether the store answers (and the turns of leases). In that queue the busiest worker would
+        fail closed.
         """
         return await self._ask(self._ahead, question)
 
@@ -169,8 +177,10 @@ class Store:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def discard_dead(self, role: StoreRole) -> None:
-        """After a connection turned out dead its neighbours probably are too: lets the pool replace them."""
+        """After a connection turned out dead its neighbours probably are too: lets the pools replace them."""
         await self._pools[role].check()
+        if role is StoreRole.APP:
+            await self._ahead.check()
 
     @asynccontextmanager
     async def tenant(self, tenant: str) -> AsyncGenerator[Connection, None]:
