@@ -18,7 +18,6 @@ from money_watch import Looks, Watch
 
 DRAIN_S_MAX = 120.0
 SCENE_S_MAX = 400.0
-USED_MIN = 0.95
 DRAINED = """
 select (select count(*) from hold) + (select coalesce(sum(held_nano + leased_nano + suspended_nano), 0) from counter)
        + (select coalesce(sum(in_flight), 0) from pace)
@@ -38,6 +37,7 @@ class Scene:
     quiet_s: float
     lies_percent: int = 0
     leave_share: float = 0.0
+    used_min: float = 0.95  # of each cap
     script: Script | None = None
 
     def under(self, mode: str) -> Scene:
@@ -149,7 +149,7 @@ def _judge(ended: Ended, unrecorded: int, *, strict: bool) -> None:
     found.must(found.held_times >= 3, f"holds are only {found.held_times:.2f} times the charge")
     found.must(ended.load_s < SCENE_S_MAX, f"the caps were not spent within {SCENE_S_MAX:.0f} s")
     for level, cap in found.caps.items():
-        found.must(found.charged[level] >= USED_MIN * cap, f"{level}: only {found.charged[level]} of {cap} used")
+        found.must(found.charged[level] >= ended.scene.used_min * cap, f"{level}: only {found.charged[level]} of {cap} used")
 
 
 async def _burning(scene: Scene, on: Ground, demand: Demand, fire: Fire) -> None:

@@ -37,7 +37,9 @@ def database(scene_room: Any, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     from money_ground import Database
 
-    base = Path(tempfile.mkdtemp(prefix="money-"))  # short: a socket's path has a bound; open: PostgreSQL's account enters
+    base = Path(
+        tempfile.mkdtemp(prefix="money-")
+    )  # short: a socket's path has a bound; open: PostgreSQL's account enters
     base.chmod(0o755)
     try:
         database = Database(base)
@@ -52,13 +54,13 @@ def database(scene_room: Any, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("mode", ["strict", "relaxed"])
 def test_money_is_exact_whatever_is_killed(scene_room: Any, database: Any, tmp_path: Path, mode: str) -> None:
-    """No admission beyond a cap, caps used to 95 %, every line of the provider's log has its row; relaxed loses no more than
+    """No admission beyond a cap, every line of the provider's log has its row; relaxed loses no more than
     its window. What `wrong` would say, and when, is in tests/unit/test_money_books.py."""
     from money_fire import SHORT
 
     scene = scene_room.Scene(
         "fire", mode, CLIENTS, cap_usd=CAP_USD, latency_s=(0.1, 0.8), quiet_s=8.0,
-        lies_percent=5, leave_share=1 / 3, script=SHORT,
+        lies_percent=5, leave_share=1 / 3, used_min=0.5, script=SHORT,
     )  # fmt: skip
     ended = scene_room.play(scene, tmp_path, database, servers=2, workers=2)
     assert ended.wrong == [], ended.story()
