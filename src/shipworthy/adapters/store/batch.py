@@ -91,7 +91,7 @@ class BatchWriter:
             take_ready(conn)
         try:
             if not self._ready:
-                conn.execute(self._sql["plan_once"])
+                conn.execute(self._sql["steady_plans"])
                 if self._worker:
                     conn.execute(self._sql["be_heard"], {"worker": self._worker})
                 self._ready = True

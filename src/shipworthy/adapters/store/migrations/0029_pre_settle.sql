@@ -76,9 +76,11 @@ begin
       select lease, sum(taken)::bigint as taken from unnest(p_leases, p_taken, p_new) as e(lease, taken, is_new)
       where is_new and lease is not null group by lease
     ) e
-    join lease l on l.tenant = p_tenant and l.id = e.lease);
-  update lease l set nano = l.nano - y.taken from unnest(v_payers) y where l.tenant = p_tenant and l.id = y.id and y.taken > 0;
-  delete from lease l using unnest(v_payers) y where l.tenant = p_tenant and l.id = y.id and l.ended and l.nano = 0;
+    join lease l on l.id = e.lease
+    where l.tenant = p_tenant and l.id = any(p_leases));
+  update lease l set nano = l.nano - y.taken from unnest(v_payers) y
+  where l.tenant = p_tenant and l.id = any(p_leases) and l.id = y.id and y.taken > 0;
+  delete from lease l where l.tenant = p_tenant and l.id = any(p_leases) and l.ended and l.nano = 0;
   return v_payers;
 end $$;
 
@@ -163,6 +165,7 @@ end $$;
 -- p_body_of: which entry (from 1) a body belongs to. p_presume: these are the sweeper's entries, which stand only where their
 -- hold still does, and whose lease the hold knows best.
 -- Returns the ids of the rows that are new; null = all of them.
+-- Holds go one by one: a plan for all of them that was made while the table was empty reads it from end to end when it is full.
 create function settle_batch(
   p_tenant text, p_presume boolean, p_now timestamptz, p_paths jsonb, p_rows text[], p_ids uuid[], p_arrived bigint[],
   p_path int[], p_charged bigint[], p_tokens bigint[], p_counts boolean[], p_lease uuid[], p_taken bigint[],
@@ -174,6 +177,7 @@ declare
   v_released released[];
   v_payers   payer[];
   v_new      boolean[];
+  r          record;
 begin
   perform set_config('app.tenant', p_tenant, true);
   if p_presume then
@@ -185,13 +189,15 @@ begin
     left join (select t.id, t.lease_id, t.amount_nano from hold t where t.tenant = p_tenant and t.id = any(p_ids)
                order by t.id for update skip locked) h on h.id = e.id;
   end if;
-  with gone as (
-    delete from hold h using unnest(p_ids, p_tokens, p_counts) with ordinality as e(id, used, counts, place)
-    where h.tenant = p_tenant and h.id = e.id and (v_wanted is null or v_wanted[e.place])
-    returning h.id, h.claims, h.amount_nano, h.tokens, h.paced_s, h.lease_id, e.used, e.counts
-  )
-  select array_agg(row(g.id, g.claims, g.amount_nano, g.tokens, g.paced_s, g.used, g.counts)::released)
-  into v_released from gone g where g.lease_id is null;
+  for i in 1 .. cardinality(p_ids) loop
+    continue when not v_wanted[i];
+    delete from hold h where h.tenant = p_tenant and h.id = p_ids[i]
+    returning h.claims, h.amount_nano, h.tokens, h.paced_s, h.lease_id into r;
+    if found and r.lease_id is null then
+      v_released := v_released
+        || row(p_ids[i], r.claims, r.amount_nano, r.tokens, r.paced_s, p_tokens[i], p_counts[i])::released;
+    end if;
+  end loop;
   if array_remove(p_lease, null) <> '{}' then
     perform from lease l where l.tenant = p_tenant and l.id = any(p_lease) order by l.id for update;
   end if;

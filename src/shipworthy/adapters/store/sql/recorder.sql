@@ -6,8 +6,9 @@ select settle_batch(
   %(counts)b, %(lease)b, %(taken)b, %(body_of)b, %(body_parts)b, %(body_keys)b, %(body_nonces)b, %(body_texts)b, %(body_cut)b
 );
 
--- name: plan_once — for this connection: a plan of its own for each batch would begin with copies of the batch
-set plan_cache_mode = force_generic_plan;
+-- name: steady_plans — for this connection: none of its own for each batch, which would begin with copies of the batch; and none
+-- that reads a whole table because it was empty when the plan was made
+select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false);
 
 -- name: be_heard — while this connection lives, something that the worker sent may still arrive
 select pg_advisory_lock_shared(worker_lock(%(worker)s));
