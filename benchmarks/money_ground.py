@@ -115,7 +115,7 @@ class Clock:
 
 
 class Server:
-    """One supervisor with its workers."""
+    """One supervisor with its workers; ``port`` is 0 until ``await_ready`` returned."""
 
     def __init__(self, config: Path, environ: dict[str, str]) -> None:
         self._out = config.with_suffix(".out")
@@ -125,14 +125,15 @@ class Server:
                 [sys.executable, "-m", "shipworthy", "serve", "-c", str(config)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=log, env={**os.environ, **environ},
             )  # fmt: skip
-        self.port = self._await_ready()
+        self.port = 0
 
-    def _await_ready(self) -> int:
+    def await_ready(self) -> None:
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline and self.process.poll() is None:
             for line in self._out.read_text().splitlines():
                 if line.startswith("serving at "):
-                    return int(line.split()[2].removesuffix("/v1").rpartition(":")[2])
+                    self.port = int(line.split()[2].removesuffix("/v1").rpartition(":")[2])
+                    return
             time.sleep(0.05)
         self.process.kill()
         self.process.wait()
@@ -217,9 +218,18 @@ def ground(
             )  # fmt: skip
             running.append(Server(config, environ))
             stack.callback(running[-1].stop)
+            await_file(folder / "keys.json")  # the first server makes it, the others use it
+        for server in running:
+            server.await_ready()
         os.environ.update(environ)
         tokens = {team: token(folder / "server-1.yaml", team) for team in TEAMS}
         yield Ground(database, store, running, tokens, clock, log)
+
+
+def await_file(path: Path) -> None:
+    deadline = time.monotonic() + READY_S
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def token(config: Path, team: str) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 CLIENTS = 120
-CAP_USD = 1.2
+CAP_USD = 0.8
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_money_is_exact_whatever_is_killed(scene_room: Any, database: Any, tmp_p
     from money_fire import SHORT
 
     scene = scene_room.Scene(
-        "fire", mode, CLIENTS, cap_usd=CAP_USD, latency_s=(0.1, 0.8), quiet_s=8.0,
+        "fire", mode, CLIENTS, cap_usd=CAP_USD, latency_s=(0.1, 0.8), quiet_s=4.0,
         lies_percent=5, leave_share=1 / 3, used_min=0.5, script=SHORT,
     )  # fmt: skip
     ended = scene_room.play(scene, tmp_path, database, servers=2, workers=2)
