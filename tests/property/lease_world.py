@@ -330,11 +330,6 @@ class World:
         exchange.admitted_s = self.at.timestamp()
         self.leased += hold.lease_id is not None
         self.check_admission()
-        try:
-            await worker.ledger.announce(op, hold)
-        except (StoreUnavailable, asyncio.CancelledError):  # no egress
-            await self.settle(exchange, 0, 0, Outcome.REFUSED)
-            return None
         return exchange
 
     async def send(self, exchange: Exchange) -> bool:

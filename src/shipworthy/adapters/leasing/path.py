@@ -67,6 +67,22 @@ class Path:
             self.draining.append(self.purse)
             self.purse = None
 
+    def spend(self, purse: Purse) -> None:
+        """From now on this one, unless it was recalled while it was asked for."""
+        if purse.retired:
+            self.doubt(purse)
+        elif self.purse is not purse:
+            self.retire()
+            self.purse = purse
+
+    def doubt(self, purse: Purse) -> None:
+        """The store may have added to the lease: it is spent no more, so that it is given back as a whole."""
+        if self.purse is purse:
+            self.retire()
+        elif purse not in self.draining:
+            purse.retired = True
+            self.draining.append(purse)
+
     def purses(self) -> list[Purse]:
         """All that is to be reported."""
         return [*self.draining, self.purse] if self.purse is not None else list(self.draining)
