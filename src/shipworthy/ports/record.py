@@ -40,6 +40,11 @@ class Intent:
         self.queued = False
         self.void = False
 
+    def revoke(self) -> None:
+        """It need not be written any more; what its draft was made of is let go."""
+        self.void = True
+        self.draft = bytes
+
 
 class Recorder(Protocol):
     """``settled``, which whoever builds it hands in, hears of each entry once: when it is committed, or queued where nobody

@@ -28,11 +28,13 @@ from shipworthy.adapters.store.pool import Store, StoreRole
 from shipworthy.adapters.store.trouble import first_line, passing, unavailable
 from shipworthy.adapters.store.vault import Vault
 from shipworthy.model.errors import ShipworthyError, StoreUnavailable
+from shipworthy.model.exchange import Bodies
 from shipworthy.model.observation import Failed, StoreDegraded
 from shipworthy.model.op import Observe
 from shipworthy.ports import Entry, Intent
 
-ENTRY_BYTES = 4_096  # of a row without its bodies, about
+ENTRY_BYTES = 8_192
+"""Of a row without its bodies in memory, about. An intent keeps its request: never more bytes than its ceiling of tokens."""
 
 
 class RecorderBounds(Struct, frozen=True):
@@ -58,8 +60,9 @@ class Item:
         self.what = what
         self.waiter = waiter
         self.late = False
-        bodies = what.bodies if isinstance(what, Entry) else None
-        self.size = ENTRY_BYTES + (len(bodies.request) + len(bodies.reply) if bodies is not None else 0)
+        self.size = ENTRY_BYTES + (
+            _bytes_of(what.bodies) if isinstance(what, Entry) else what.hold.estimate.input_tokens
+        )
 
     def entry(self) -> Entry | None:
         """The entry as it is written; None of an intent."""
@@ -73,6 +76,10 @@ class Item:
     def intent(self) -> Intent | None:
         """The intent, if it is one that still has to be written."""
         return self.what if isinstance(self.what, Intent) and not self.what.void else None
+
+
+def _bytes_of(bodies: Bodies | None) -> int:
+    return len(bodies.request) + len(bodies.reply) if bodies is not None else 0
 
 
 class PostgresRecorder:
@@ -156,7 +163,7 @@ class PostgresRecorder:
             if full or (self._bytes + item.size > self._bounds.queue_bytes_max and self.waiting):
                 raise StoreUnavailable(f"store.queue_full: {self.waiting} entries wait to be recorded; {self._trouble}")
             if isinstance(what, Entry) and what.hold is not None and isinstance(what.hold.intent, Intent):
-                what.hold.intent.void = True
+                what.hold.intent.revoke()
             self._queue.append(item)
             self._bytes += item.size
             self._awaited += waiter is not None
