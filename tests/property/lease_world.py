@@ -18,6 +18,7 @@ from typing import Protocol
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from shipworthy.adapters.leasing.ledger import LeasedLedger
 from shipworthy.control.sweep import presumed, sweep
@@ -106,7 +107,7 @@ class MemoryGround:
         windows = {key: window for (of, key), window in ground.levels._windows.items() if of == tenant}
         held = [held for held in ground.holds.values() if held.hold.tenant == tenant]
         return Seen(
-            {key: ledger.figures(tenant, a_claim(key, 0)) for key in keys},
+            {key: structs.replace(ledger.figures(tenant, a_claim(key, 0))) for key in keys},
             {key: window.in_flight for key, window in windows.items()},
             {
                 key: (window.leased_requests, window.leased_tokens, window.leased_places)
