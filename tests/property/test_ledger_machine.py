@@ -115,7 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not isinstance(said, Hold):
             return None
         for key in keys:
-            assert self.taken(key) + amount <= self.caps[key], "admitted beyond a cap"
+            assert not amount or self.taken(key) + amount <= self.caps[key], "admitted beyond a cap"
         self.held[str(op.id)] = tuple(keys), amount
         return op, said
 
