@@ -14,7 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import psycopg
-from money_fire import Kill
+from money_fire import Fire, Sighting
 from money_load import Asked
 
 INPUT_USD_PER_MTOK = Decimal("1.0007")
@@ -45,6 +45,7 @@ class Line:
     output: int
     factor: int
     ended: str
+    port: int
 
     @property
     def cost_nano(self) -> int:
@@ -128,15 +129,12 @@ def _repeated(ids: Iterable[str]) -> list[str]:
 
 @dataclass
 class Lost:
-    """Requests that the provider served and nobody recorded (relaxed: those of the last moments before a kill)."""
+    """Requests that the provider served and nobody recorded, by one kill (relaxed: those of the last moments before it)."""
 
     count: int = 0
     nano: int = 0
-    oldest_ms: float = 0.0
-    while_away: int = 0
-    while_away_nano: int = 0
-    worst_kill: int = 0  # most of them with one kill while the store was there
-    worst_kill_nano: int = 0
+    oldest_ms: float = 0.0  # from the provider's first sight of the oldest to the kill
+    store_there_s: float = 0.0
 
 
 @dataclass
@@ -162,7 +160,7 @@ class Reckoning:
     presumed_short_nano: int = 0
     unreported: int = 0
     unreported_nano: int = 0
-    lost: Lost = field(default_factory=Lost)
+    lost: list[Lost] = field(default_factory=list)
     held_times: float = 0.0
     at_once: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -172,7 +170,7 @@ class Reckoning:
             self.wrong.append(said)
 
 
-def reckon(books: Books, kills: Sequence[Kill], *, strict: bool) -> Reckoning:
+def reckon(books: Books, fire: Fire, *, strict: bool) -> Reckoning:
     """Compares everything with everything."""
     found = Reckoning()
     found.must(not books.twice, f"{len(books.twice)} exchanges have more than one row")
@@ -184,8 +182,9 @@ def reckon(books: Books, kills: Sequence[Kill], *, strict: bool) -> Reckoning:
     found.away = Counter(row.away for row in rows if row.away)
     _compare_counters(books, found)
     _compare_log(books, found)
-    _count_lost(books, kills, found)
-    found.must(not strict or not found.lost.count, f"{found.lost.count} lines of the provider's log have no row")
+    _count_lost(books, fire, found)
+    lost = sum(each.count for each in found.lost)
+    found.must(not strict or not lost, f"{lost} lines of the provider's log have no row")
     _judge(books, found)
     return found
 
@@ -248,31 +247,33 @@ def _presumed(row: Row, line: Line | None, found: Reckoning) -> None:
         found.must(line.factor > 1, f"{row.id}: presumed at {row.charged}, logged {line.cost_nano}")
 
 
-def _count_lost(books: Books, kills: Sequence[Kill], found: Reckoning) -> None:
-    """Lines without a row, each beside the kill that followed it."""
-    lost, by_kill = found.lost, Counter[int]()
-    nano_by_kill: Counter[int] = Counter()
+def _count_lost(books: Books, fire: Fire, found: Reckoning) -> None:
+    """Lines without a row, each beside the kill of the process that had asked."""
+    by_kill: dict[int, Lost] = {}
+    kills = {kill.pid: kill for kill in fire.kills}
     for line in books.log.values():
         if line.id in books.rows:
             continue
-        after = [kill for kill in kills if kill.at_ns >= line.asked_ns]
+        kill = kills.get(_owner(line, fire.sightings))
+        if kill is None or kill.at_ns < line.asked_ns:
+            found.wrong.append(f"{line.id} has no row, and whoever asked for it was not killed")
+            continue
+        lost = by_kill.setdefault(kill.at_ns, Lost(store_there_s=kill.store_there_s))
         lost.count += 1
         lost.nano += line.cost_nano
-        if not after:
-            found.wrong.append(f"{line.id} has no row, and no worker was killed after it")
-            continue
-        kill = after[0] if line.ended == "said" else min(after, key=lambda one: abs(one.at_ns - line.ended_ns))
-        if line.ended == "said":
-            kill = next((one for one in after if one.at_ns >= line.ended_ns), kill)
-        if kill.store_away:
-            lost.while_away += 1
-            lost.while_away_nano += line.cost_nano
-            continue
-        by_kill[kill.at_ns] += 1
-        nano_by_kill[kill.at_ns] += line.cost_nano
         lost.oldest_ms = max(lost.oldest_ms, (kill.at_ns - line.asked_ns) / 1e6)
-    lost.worst_kill = max(by_kill.values(), default=0)
-    lost.worst_kill_nano = max(nano_by_kill.values(), default=0)
+    found.lost = list(by_kill.values())
+
+
+def _owner(line: Line, sightings: Sequence[Sighting]) -> int:
+    """The process that asked for ``line``: whose its connection was when the next look came, else the last one before."""
+    before = 0
+    for sighting in sightings:
+        owner = sighting.owners.get(line.port)
+        if owner is not None and sighting.at_ns >= line.asked_ns:
+            return owner
+        before = owner or before
+    return before
 
 
 def _judge(books: Books, found: Reckoning) -> None:

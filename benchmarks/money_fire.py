@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from money_ground import Ground, tell
+from money_ground import Ground, port_owners, tell
 
-AWAY_MARGIN_S = 2.0
-"""After an outage a worker's connections and its recorder's retry need a moment: a kill within it counts as during it."""
+CATCH_UP_S = 5.0
+"""After an outage a worker's recorder writes what has gathered: a kill within it is told apart."""
 
 
 @dataclass
 class Kill:
-    """One kill -9 of a worker, and whether the store was away then."""
+    """One kill -9 of a worker, and for how long the store had been there (0 = it is away)."""
 
     at_ns: int
-    store_away: bool
+    pid: int
+    store_there_s: float
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Whose connections were whose at a moment: the process of each local port."""
+
+    at_ns: int
+    owners: Mapping[int, int]
 
 
 @dataclass
@@ -30,15 +40,17 @@ class Fire:
     """What was done to the servers."""
 
     kills: list[Kill] = field(default_factory=list)
+    sightings: list[Sighting] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     restarts: int = 0
     paused_s: float = 0.0
     steps: int = 0
     _away: int = 0
-    _back_at: float = 0.0
+    _back_at: float = -math.inf
 
-    def away(self) -> bool:
-        return self._away > 0 or time.monotonic() < self._back_at
+    def store_there_s(self) -> float:
+        """For how long the store has been there; 0 = it is away."""
+        return 0.0 if self._away else time.monotonic() - self._back_at
 
     async def during(self, trouble: Awaitable[None]) -> None:
         self._away += 1
@@ -46,7 +58,7 @@ class Fire:
             await trouble
         finally:
             self._away -= 1
-            self._back_at = time.monotonic() + AWAY_MARGIN_S
+            self._back_at = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -100,8 +112,13 @@ async def _kill(ground: Ground, script: Script, fire: Fire) -> None:
         await asyncio.sleep(max(0.0, at - time.monotonic()))
         workers = ground.workers()
         if workers:
-            fire.kills.append(Kill(time.monotonic_ns(), fire.away()))
-            tell(random.choice(workers), signal.SIGKILL)
+            victim = random.choice(workers)
+            tell(victim, signal.SIGSTOP)  # its last moment: while it is dying it opens no further connection
+            kill = Kill(time.monotonic_ns(), victim, fire.store_there_s())
+            owners = await asyncio.to_thread(port_owners, workers)
+            tell(victim, signal.SIGKILL)
+            fire.kills.append(kill)
+            fire.sightings.append(Sighting(kill.at_ns, owners))
 
 
 async def _restart(ground: Ground, fire: Fire, how: signal.Signals) -> None:

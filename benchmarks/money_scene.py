@@ -11,13 +11,13 @@ from pathlib import Path
 import psycopg
 import uvloop
 from money_books import Reckoning, read, received_without_row, reckon
-from money_fire import Fire, Script, burn
+from money_fire import CATCH_UP_S, Fire, Script, burn
 from money_ground import Caps, Database, Ground, ground, upstream
 from money_load import Demand, load
 from money_watch import Looks, Watch
 
 DRAIN_S_MAX = 120.0
-SCENE_S_MAX = 400.0
+SCENE_S_MAX = 500.0
 DRAINED = """
 select (select count(*) from hold) + (select coalesce(sum(held_nano + leased_nano + suspended_nano), 0) from counter)
        + (select coalesce(sum(in_flight), 0) from pace)
@@ -38,6 +38,7 @@ class Scene:
     lies_percent: int = 0
     leave_share: float = 0.0
     used_min: float = 0.95  # of each cap
+    lost_ms_max: float = 100.0  # relaxed: the documented 50 ms, and as much for the way to the provider
     script: Script | None = None
 
     def under(self, mode: str) -> Scene:
@@ -65,7 +66,8 @@ class Ended:
     wrong: list[str] = field(default_factory=list)
 
     def story(self) -> str:
-        books, lost = self.books, self.books.lost
+        books = self.books
+        quiet = [lost for lost in books.lost if lost.store_there_s >= CATCH_UP_S]
         lines = [
             f"== {self.scene.name}, {self.scene.mode}: {self.asked} requests in {self.load_s:.0f} s, "
             f"{self.asked / self.load_s:.0f}/s; drained in {self.drain_s:.1f} s",
@@ -79,9 +81,12 @@ class Ended:
             f"{books.presumed_unsent} never sent, {books.presumed_short} lies beyond their ceiling "
             f"({books.presumed_short_nano})",
             f"   counted instead of reported: {books.unreported} rows, {books.unreported_nano} off the log",
-            f"   lost {lost.count} requests, {lost.nano} nano-dollars, at most {lost.worst_kill} a kill "
-            f"({lost.worst_kill_nano}), the oldest {lost.oldest_ms:.0f} ms before it; {lost.while_away} "
-            f"({lost.while_away_nano}) while the store was away",
+            f"   lost {sum(lost.count for lost in books.lost)} requests by {len(books.lost)} kills, "
+            f"{sum(lost.count for lost in quiet)} by {len(quiet)} of those with the store there and caught up: "
+            + ", ".join(
+                f"{lost.count} (${lost.nano / 1e9:.6f}, {lost.oldest_ms:.0f} ms, there {lost.store_there_s:.0f} s)"
+                for lost in books.lost
+            ),
             f"   beyond a cap: {books.beyond_nano} by admissions, {self.looks.beyond_nano} in {self.looks.count} looks "
             f"({self.looks.failed} failed): {self.looks.worst}",
             f"   fire: {len(self.fire.kills)} kills, {self.fire.restarts} restarts {self.fire.said}, paused "
@@ -129,7 +134,7 @@ def _play(scene: Scene, on: Ground, watch: Watch, logged: int) -> Ended:
     books = read(url, on.upstream_log)
     last_ns = max((line.ended_ns for line in books.log.values()), default=0)
     drain_s = max(0.0, (watch.looks.busy_ns - last_ns) / 1e9) if drained else DRAIN_S_MAX
-    found = reckon(books, fire.kills, strict=scene.mode == "strict")
+    found = reckon(books, fire, strict=scene.mode == "strict")
     ended = Ended(
         scene, len(on.servers), len(on.workers()) // len(on.servers), load_s, drain_s, len(demand.asked), demand.ends,
         watch.looks, fire, _deadlocks(url, on.database.log, logged), found, found.wrong,
@@ -148,8 +153,12 @@ def _judge(ended: Ended, unrecorded: int, *, strict: bool) -> None:
     found.must(ended.drain_s < DRAIN_S_MAX, f"money is still set aside {DRAIN_S_MAX:.0f} s after the last request")
     found.must(found.held_times >= 3, f"holds are only {found.held_times:.2f} times the charge")
     found.must(ended.load_s < SCENE_S_MAX, f"the caps were not spent within {SCENE_S_MAX:.0f} s")
+    late_ms = max((lost.oldest_ms for lost in found.lost if lost.store_there_s >= CATCH_UP_S), default=0.0)
+    found.must(late_ms <= ended.scene.lost_ms_max, f"what was asked {late_ms:.0f} ms before a kill was lost")
     for level, cap in found.caps.items():
-        found.must(found.charged[level] >= ended.scene.used_min * cap, f"{level}: only {found.charged[level]} of {cap} used")
+        found.must(
+            found.charged[level] >= ended.scene.used_min * cap, f"{level}: only {found.charged[level]} of {cap} used"
+        )
 
 
 async def _burning(scene: Scene, on: Ground, demand: Demand, fire: Fire) -> None:

@@ -8,6 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from money_books import Lost
+from money_fire import CATCH_UP_S
+
 if TYPE_CHECKING:
     from money_scene import Ended
 
@@ -28,7 +31,9 @@ def table(ended: Sequence[Ended]) -> str:
 
 
 def _column(end: Ended) -> dict[str, str]:
-    books, lost = end.books, end.books.lost
+    books = end.books
+    caught_up = [lost for lost in books.lost if lost.store_there_s >= CATCH_UP_S]
+    behind = [lost for lost in books.lost if lost.store_there_s < CATCH_UP_S]
     levels = {
         f"charged of the cap, {level}": f"${books.charged[level] / NANO:.6f} of ${books.caps[level] / NANO:.2f} "
         f"({100 * books.charged[level] / books.caps[level]:.2f} %)"
@@ -50,13 +55,18 @@ def _column(end: Ended) -> dict[str, str]:
         "workers killed": f"{len(end.fire.kills)}",
         "presumed at the ceiling": f"{books.presumed:,} rows, ${books.presumed_nano / NANO:.6f}; the provider logged "
         f"${books.presumed_logged_nano / NANO:.6f}",
-        "served and lost": f"{lost.count:,} requests, ${lost.nano / NANO:.6f}",
-        "lost with one kill, at most": f"{lost.worst_kill:,} requests, ${lost.worst_kill_nano / NANO:.6f}, "
-        f"{lost.oldest_ms:.0f} ms old",
-        "lost while the store was away": f"{lost.while_away:,} requests, ${lost.while_away_nano / NANO:.6f}",
+        "served and lost": _lost(books.lost),
+        "of that with one kill, at most": _lost([max(caught_up, key=lambda lost: lost.count)] if caught_up else []),
+        "oldest of these before its kill": f"{max((lost.oldest_ms for lost in caught_up), default=0):.0f} ms",
+        f"lost while the store was away or catching up ({CATCH_UP_S:g} s)": _lost(behind),
         "seconds until nothing was set aside": f"{end.drain_s:.1f}",
         "wrong": f"{len(end.wrong)}",
     }
+
+
+def _lost(losses: Sequence[Lost]) -> str:
+    count, nano = sum(lost.count for lost in losses), sum(lost.nano for lost in losses)
+    return f"{count:,} requests, ${nano / NANO:.6f}"
 
 
 def as_json(ended: Sequence[Ended]) -> str:

@@ -74,8 +74,9 @@ DELTA = event(chunk('{"index":0,"delta":{"content":"' + WORDS[:12] + ' "},"finis
 class Served:
     """One request while it is served, and then its line in the log."""
 
-    def __init__(self, request_id: str, answer: Answer) -> None:
+    def __init__(self, request_id: str, answer: Answer, port: int) -> None:
         self.id = request_id
+        self.port = port  # the gateway's end of the connection: which of its processes asked
         self.answer = answer
         self.asked_ns = time.monotonic_ns()
 
@@ -88,6 +89,7 @@ class Served:
             "output": self.answer.output,
             "factor": self.answer.factor,
             "ended": how,
+            "port": self.port,
         }
         return json.dumps(said) + "\n"
 
@@ -101,8 +103,8 @@ class Provider:
         self.lies_percent = lies_percent
         self.serving: set[Served] = set()
 
-    def begin(self, request_id: str) -> Served:
-        served = Served(request_id, Answer(request_id, self.latency_s, self.lies_percent))
+    def begin(self, request_id: str, port: int) -> Served:
+        served = Served(request_id, Answer(request_id, self.latency_s, self.lies_percent), port)
         self.serving.add(served)
         return served
 
@@ -128,6 +130,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
         self._parser = httptools.HttpRequestParser(self)
+        self._port = int(transport.get_extra_info("peername")[1])
         self._request_id = ""
         self._streams = False
 
@@ -142,7 +145,7 @@ class Connection(asyncio.Protocol):
         self._streams = self._streams or b'"stream":true' in body
 
     def on_message_complete(self) -> None:
-        served = self._served = self._provider.begin(self._request_id)
+        served = self._served = self._provider.begin(self._request_id, self._port)
         loop = asyncio.get_running_loop()
         if self._streams:
             self._transport.write(HEAD + DELTA)

@@ -1,7 +1,7 @@
 """Money under fire, briefly: benchmarks/money.py with fewer clients and a shorter fire, on real processes.
 
-Two servers of two workers share one PostgreSQL. Workers are killed each second, the store is restarted twice and paused, clocks
-are stepped, clients leave, the provider lies; then rows, counters and the provider's own log are compared line by line.
+Two servers of two workers share one PostgreSQL. Workers are killed each second, the store is restarted twice and paused,
+clocks are stepped, clients leave, the provider lies; then rows, counters and the provider's log are compared line by line.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_money_is_exact_whatever_is_killed(scene_room: Any, database: Any, tmp_p
 
     scene = scene_room.Scene(
         "fire", mode, CLIENTS, cap_usd=CAP_USD, latency_s=(0.1, 0.8), quiet_s=4.0,
-        lies_percent=5, leave_share=1 / 3, used_min=0.5, script=SHORT,
+        lies_percent=5, leave_share=1 / 3, used_min=0.5, lost_ms_max=10_000, script=SHORT,
     )  # fmt: skip
     ended = scene_room.play(scene, tmp_path, database, servers=2, workers=2)
     assert ended.wrong == [], ended.story()
