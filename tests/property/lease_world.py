@@ -226,7 +226,7 @@ class Worker:
         self.scribe.settled = self.ledger.settled
 
     def purses(self) -> list[Purse]:
-        return [purse for path in self.ledger._paths.values() for purse in path.purses()]
+        return [purse for path in self.ledger._paths for purse in path.purses()]
 
 
 @dataclass

@@ -7,19 +7,16 @@ aside in the store before, at every level, so that no cap is passed at any concu
 from __future__ import annotations
 
 import asyncio
-import traceback
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from msgspec import structs
 
-from shipworthy.adapters.leasing.path import NS, LeaseBounds, Path
+from shipworthy.adapters.leasing.path import NS, LeaseBounds, Path, Paths
+from shipworthy.adapters.leasing.turns import Turns
 from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.exchange import Outcome
-from shipworthy.model.lease import Purse, Share, Turn
+from shipworthy.model.lease import Purse, Share
 from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
-from shipworthy.model.observation import Failed, StoreDegraded
 from shipworthy.model.op import Clock, Observe, Op, uuid7
 from shipworthy.ports import Ask, Draft, Entry, Intent, LeaseStore, Recorder
 
@@ -46,22 +43,17 @@ class LeasedLedger:
         self._workers = workers
         self._bounds = bounds or LeaseBounds()
         self._hot_ns = int(self._bounds.hot_s * NS)
-        self._by_claims: dict[int, Path] = {}  # by id(): whoever reserves hands in the same tuple for the same path
-        self._paths: dict[tuple[str, tuple[Claim, ...]], Path] = {}
-        self._woken = asyncio.Event()
-        self._recalled: set[str] = set()
+        self._paths = Paths(self._bounds)
+        self._turns = Turns(self._paths, store, clock, observe, self._bounds)
         self._refills: set[asyncio.Task[None]] = set()
-        self._away = False
 
     # ---------------------------------------------------------------------------------------- ports.Ledger
 
     async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft) -> Hold:
         """Raises Refusal reserve.*, StoreUnavailable."""
-        path = self._by_claims.get(id(claims))
-        if path is None or path.tenant != tenant or path.claims is not claims:
-            path = self._path(tenant, claims)
-            if path is None:
-                return await self._store.reserve(op, tenant, claims, estimate, draft)
+        path = self._paths.of(tenant, claims)
+        if path is None:
+            return await self._store.reserve(op, tenant, claims, estimate, draft)
         hold = Hold(op.id, tenant, estimate, path.claims, _UNKNOWN)
         if not await self._set_aside(op, path, hold, draft):
             hold.intent = self._intent(op, hold, draft)
@@ -83,7 +75,7 @@ class LeasedLedger:
 
     async def share(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate) -> Hold:
         """A reservation of no money, that nothing is recorded of: always from a lease. Raises as ``reserve`` does."""
-        path = self._by_claims.get(id(claims)) or self._path(tenant, claims)
+        path = self._paths.of(tenant, claims)
         if path is None:
             raise StoreUnavailable(f"store.paths: more than {self._bounds.paths_max} paths are in use")
         hold = Hold(uuid7(self._clock.unix_ns()), tenant, estimate, path.claims, _UNKNOWN)
@@ -148,34 +140,19 @@ class LeasedLedger:
 
     def recall(self) -> None:
         """Every lease is spent no more, because what it was taken for may have changed; all that is free goes back now."""
-        for path in self._paths.values():
-            path.retire()
-        self._woken.set()
+        self._turns.recall()
 
     def wanted_back(self, tenant: str) -> None:
         """Somebody was refused because of leases of ``tenant`` ("" = of anyone): what is free goes back now."""
-        self._recalled.add(tenant)
-        self._woken.set()
+        self._turns.wanted_back(tenant)
 
     async def run(self) -> None:
         """Reports and renews every lease each second, and those that are wanted back when woken, until cancelled."""
-        loop = asyncio.get_running_loop()
-        due_s = loop.time() + self._bounds.turn_s
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(due_s):
-                    await self._woken.wait()
-            try:
-                if loop.time() >= due_s:
-                    due_s = loop.time() + self._bounds.turn_s
-                    await self.turn()
-                else:
-                    self._woken.clear()
-                    recalled, self._recalled = self._recalled, set()
-                    await self.turn(recalled=recalled)
-                    await asyncio.sleep(self._bounds.recall_s)
-            except Exception as bug:  # noqa: BLE001  # whatever it is, leases that are not renewed would all be lost
-                self._observe(Failed("leases", repr(bug), "", "".join(traceback.format_exception(bug))))
+        await self._turns.run()
+
+    async def turn(self, recalled: set[str] | None = None) -> None:
+        """One turn of every lease, or of those of ``recalled`` tenants (and of leases that are not spent any more)."""
+        await self._turns.turn(recalled)
 
     async def close(self) -> None:
         """Gives every lease back, but for what its last rows are still to be charged."""
@@ -183,51 +160,6 @@ class LeasedLedger:
         for task in self._refills:
             task.cancel()
         await self.turn()
-
-    async def turn(self, recalled: set[str] | None = None) -> None:
-        """One turn of every lease, or of those of ``recalled`` tenants (and of leases that are not spent any more)."""
-        now_ns = self._clock.monotonic_ns()
-        found: dict[str, list[tuple[Path, Purse, Turn]]] = defaultdict(list)
-        for path in list(self._paths.values()):
-            mine = recalled is not None and (path.tenant in recalled or "" in recalled)
-            if mine:
-                path.near_until_ns = now_ns + int(self._bounds.near_s * NS)
-            for purse in path.purses():
-                if recalled is None or mine or purse.retired:
-                    path.drawn = purse.drawn
-                    found[path.tenant].append((path, purse, purse.turn(everything=mine)))
-            if not path.purses():
-                self._forget(path, now_ns)
-        gate = asyncio.Semaphore(self._bounds.turns_tenants_max)
-
-        async def one(tenant: str) -> None:
-            async with gate:
-                await self._turn(tenant, found[tenant])
-
-        await asyncio.gather(*map(one, found))
-
-    async def _turn(self, tenant: str, mine: Sequence[tuple[Path, Purse, Turn]]) -> None:
-        until_ns = self._until_ns()
-        try:
-            said = await self._store.turn(tenant, [turn for *_, turn in mine], self._bounds.ttl_s)
-            self._away = False
-        except BaseException as reason:  # also a cancel: nobody knows whether the store has heard of it
-            for path, purse, _ in mine:
-                purse.unheard()
-                if path.purse is purse:
-                    path.retire()
-            if not isinstance(reason, StoreUnavailable):
-                raise
-            if not self._away:
-                self._observe(StoreDegraded("leases", str(reason), len(mine)))
-            self._away = True
-            return
-        answers = {answer.id: answer for answer in said}
-        for path, purse, _ in mine:
-            purse.turned(answers[purse.id], until_ns)
-            if purse.retired and path.purse is purse:
-                path.retire()
-            path.forget_ended()
 
     async def _set_aside(self, op: Op, path: Path, hold: Hold, draft: Draft | None) -> bool:
         """Draws ``hold`` from the path's lease, or reserves it directly: then True. Without a draft it never does."""
@@ -347,7 +279,7 @@ class LeasedLedger:
         purse.asked += 1
         requests = min(self._bounds.share_min + path.waiting + 2 * path.pace(), self._bounds.share_max)
         wish = purse.wish(requests, estimate.amount_nano, estimate.tokens, path.waiting)
-        return purse, Ask(purse.id, wish, self._workers(), self._bounds.ttl_s, direct), self._until_ns()
+        return purse, Ask(purse.id, wish, self._workers(), self._bounds.ttl_s, direct), self._turns.until_ns()
 
     def _granted(self, path: Path, purse: Purse, given: Share, until_ns: int, standing: Standing) -> None:
         if purse.until_ns and self._clock.monotonic_ns() >= purse.until_ns:
@@ -364,29 +296,6 @@ class LeasedLedger:
     def _intent(self, op: Op, hold: Hold, draft: Draft) -> Intent:
         left_s = (op.deadline_ns - self._clock.monotonic_ns()) / 1e9 if op.deadline_ns else 0.0
         return Intent(hold, op.arrived_unix_ns, max(self._bounds.hold_s, left_s + 60.0), draft)
-
-    def _path(self, tenant: str, claims: Sequence[Claim]) -> Path | None:
-        """The path of these claims; None when there are too many."""
-        known = claims if isinstance(claims, tuple) else tuple(claims)
-        path = self._paths.get((tenant, known))
-        if path is None:
-            if len(self._paths) >= self._bounds.paths_max:
-                return None
-            path = self._paths[(tenant, known)] = Path(tenant, known)
-        self._by_claims.pop(id(path.claims), None)
-        path.claims = known
-        self._by_claims[id(known)] = path
-        return path
-
-    def _forget(self, path: Path, now_ns: int) -> None:
-        idle_ns = now_ns - path.last_ns
-        if path.asking is None and not path.refilling and idle_ns > self._bounds.path_idle_s * NS:
-            self._paths.pop((path.tenant, path.claims), None)
-            self._by_claims.pop(id(path.claims), None)
-
-    def _until_ns(self) -> int:
-        """Asked before the store is: until when what it answers may be spent."""
-        return self._clock.monotonic_ns() + int((self._bounds.ttl_s - self._bounds.margin_s) * NS)
 
 
 def _nothing() -> bytes:

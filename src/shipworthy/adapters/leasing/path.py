@@ -1,9 +1,9 @@
-"""What a worker knows of one path: the levels that one kind of request counts against, and its leases there."""
+"""What a worker knows of its paths: the levels that one kind of request counts against, and its leases there."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
@@ -92,3 +92,38 @@ class Path:
         if self.purse is not None and self.purse.ended:
             self.purse = None
         self.draining = [purse for purse in self.draining if not purse.ended]
+
+
+class Paths:
+    """Every path of a worker, and as many as ``paths_max``."""
+
+    def __init__(self, bounds: LeaseBounds) -> None:
+        self._bounds = bounds
+        self._by_claims: dict[int, Path] = {}  # by id(): whoever reserves hands in the same tuple for the same path
+        self._paths: dict[tuple[str, tuple[Claim, ...]], Path] = {}
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._paths.values())
+
+    def of(self, tenant: str, claims: Sequence[Claim]) -> Path | None:
+        """The path of these claims; None when there are too many."""
+        path = self._by_claims.get(id(claims))
+        if path is not None and path.tenant == tenant and path.claims is claims:
+            return path
+        known = claims if isinstance(claims, tuple) else tuple(claims)
+        path = self._paths.get((tenant, known))
+        if path is None:
+            if len(self._paths) >= self._bounds.paths_max:
+                return None
+            path = self._paths[(tenant, known)] = Path(tenant, known)
+        self._by_claims.pop(id(path.claims), None)
+        path.claims = known
+        self._by_claims[id(known)] = path
+        return path
+
+    def forget_idle(self, path: Path, now_ns: int) -> None:
+        """A path that has no lease and was not used for long is forgotten."""
+        idle_ns = now_ns - path.last_ns
+        if path.asking is None and not path.refilling and idle_ns > self._bounds.path_idle_s * NS:
+            self._paths.pop((path.tenant, path.claims), None)
+            self._by_claims.pop(id(path.claims), None)
