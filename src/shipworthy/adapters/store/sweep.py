@@ -30,6 +30,7 @@ from shipworthy.ports import SUSPENDED_S, Entry, Expired, Orphan, Stray
 TRIES_MAX = 3
 HOLDERS_MAX = 1_000
 PARTITIONS_S = 3_600.0
+EXPIRE_MS = 60_000
 PARTITIONS_AGAIN_S = 60.0
 
 
@@ -130,10 +131,9 @@ class StoreSweeper:
     async def expire(self, rows_before: datetime, bodies_before: datetime, limit: int) -> Expired:
         asked = {"rows_before": rows_before, "bodies_before": bodies_before, "limit": limit}
 
-        async def question(conn: Connection, _: bool) -> TupleRow | None:
-            return await (await conn.execute(self._sql["expire"], asked)).fetchone()
-
-        answer = await self._store.ask(StoreRole.OPERATOR, question)
+        async with self._store.operator() as conn:
+            await conn.execute(self._sql["patience"], {"ms": str(EXPIRE_MS)})
+            answer = await (await conn.execute(self._sql["expire"], asked)).fetchone()
         assert answer is not None, "expire() returns one row"
         bodies, exchanges, acts, months = answer
         return Expired(bodies, exchanges, acts, tuple(months))

@@ -49,6 +49,9 @@ select bury(%(tenant)s, %(leases)s::uuid[], %(now)s::timestamptz);
 -- name: holders — whose holds and leases there are
 select worker from hold union select worker from lease order by worker limit %(limit)s;
 
+-- name: patience — what was summed is taken out of the sums first, which may take longer than other statements
+select set_config('statement_timeout', %(ms)s, true);
+
 -- name: expire — what is past its retention, a bounded number of rows and every whole month
 select bodies, exchanges, acts, months
 from expire(%(rows_before)s, %(bodies_before)s, %(limit)s::int), expire_corrections(%(rows_before)s, %(limit)s::int),
