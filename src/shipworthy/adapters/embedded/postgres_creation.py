@@ -33,7 +33,7 @@ PASSWORD_FILE = "password.new-"
 LOCALE = ("--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 # Written into postgresql.conf, where the operator may change them. What safety needs is on the server's command line.
 SETTINGS = {
-    "max_connections": "100",
+    "max_connections": "300",  # a worker has up to 17, the control plane as many; an unused slot costs next to nothing
     "shared_buffers": "128MB",  # touched only as it fills: an idle server stays small
     "max_wal_size": "512MB",
     # Not /dev/shm: containers give it 64 MB, and systemd empties it when an ordinary account logs out.

@@ -44,7 +44,7 @@ class Bounds(Struct, frozen=True):
     """Every bound on the way to the store."""
 
     app_connections_max: int = 6
-    ahead_connections_max: int = 3  # of the application, for what every request depends on
+    ahead_connections_max: int = 2  # of the application, for what every request depends on
     recorder_connections_max: int = 2
     operator_connections_max: int = 2
     waiting_max: int = 2_000  # callers that may queue for a connection, a role
