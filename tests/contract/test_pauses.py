@@ -14,7 +14,7 @@ from tests.conftest import StoreUrls
 
 from shipworthy.adapters.store import pauses as store_pauses
 from shipworthy.adapters.store.listen import listen
-from shipworthy.adapters.store.pause_cache import PauseCache
+from shipworthy.adapters.store.pause_cache import PauseBounds, PauseCache
 from shipworthy.adapters.store.pauses import CHANNEL, StorePauses
 from shipworthy.adapters.store.pool import Store, StoreRole
 from shipworthy.control.runaway import pause_act
@@ -238,11 +238,11 @@ def test_a_pause_holds_and_ends_on_every_worker_within_a_second(
 def test_it_fails_closed_when_the_store_is_gone(store_urls: StoreUrls, tenant_name: Callable[[str], str]) -> None:
     async def story(store: Store) -> None:
         tenant = tenant_name("closed")
-        cache = PauseCache(StorePauses(store), SystemClock(), lambda _: None)
+        cache = PauseCache(StorePauses(store), SystemClock(), lambda _: None, PauseBounds(outage_ms=1_500))
         assert await verdict(cache, grant(tenant)) == ""
         await store.close()
         assert await verdict(cache, grant(tenant)) == ""
-        await asyncio.sleep(0.95)
+        await asyncio.sleep(1.6)
         assert await verdict(cache, grant(tenant)) == "reserve.store_unavailable"
 
     run(store_urls.url, story)
