@@ -23,7 +23,7 @@ from money_table import PAGE, as_json, table, write
 def scenes(clients: int) -> dict[str, Scene]:
     calm = Scene("calm", "strict", clients, cap_usd=9.0, latency_s=(1.0, 4.0), quiet_s=12.0)
     fire = Scene(
-        "fire", "strict", clients, cap_usd=40.0, latency_s=(0.2, 1.5), quiet_s=75.0,
+        "fire", "strict", clients, cap_usd=14.0, latency_s=(0.2, 1.5), quiet_s=75.0,
         lies_percent=5, leave_share=1 / 3, script=FULL,
     )  # fmt: skip
     return {f"{scene.name}-{scene.mode}": scene for scene in (calm, calm.under("relaxed"), fire, fire.under("relaxed"))}
