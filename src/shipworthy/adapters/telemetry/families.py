@@ -91,7 +91,9 @@ class Families:
         )
         self.alert_posts = self._counter("alert_posts", "Tries to post an alert, by how they ended.", ("delivery",))
         self.runaways = self._counter(
-            "runaway_pauses", "Runaways found; stopped no: the tenant had its fill of pauses.", ("tenant", "kind", "stopped")
+            "runaway_pauses",
+            "Runaways found; stopped no: the tenant had its fill of pauses.",
+            ("tenant", "kind", "stopped"),
         )
         self.admin_acts = self._counter("admin_acts", "Administrative acts.", ("act",))
         self.failed = self._counter("unforeseen_failures", "Failures that the code did not foresee.", ("where",))
