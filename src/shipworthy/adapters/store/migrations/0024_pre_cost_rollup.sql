@@ -53,7 +53,7 @@ create table cost_unit (
 
 create index cost_unit_unfolded on cost_unit (at, tenant) where not folded;
 
--- Rows that came when their slot was summed already. Of a slot that is open again they say nothing.
+-- Rows that came when their slot was summed already. They are read, and added, once it is: while it is open again, they say nothing.
 create table cost_late (
   tenant     text not null check (tenant <> ''),
   arrived_at timestamptz not null,
@@ -332,8 +332,6 @@ begin
           where not s.summed and s.at < v_now - p_lag - interval '5 minutes' order by s.at, s.tenant limit v_take) o
     where pg_try_advisory_xact_lock(slot_lock(o.tenant, o.at));
     exit when v_tenants is null;
-    delete from cost_late l using unnest(v_tenants, v_slots) slot(tenant, at)
-    where l.tenant = slot.tenant and l.arrived_at >= slot.at and l.arrived_at < slot.at + interval '5 minutes';
     perform add_costs(1, v_tenants, v_slots, '{}', '{}', '{}');
     update cost_slot s set summed = true from unnest(v_tenants, v_slots) slot(tenant, at)
     where s.tenant = slot.tenant and s.at = slot.at;
