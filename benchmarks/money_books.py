@@ -14,7 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import psycopg
-from money_fire import Fire, Sighting
+from money_fire import Fire, Kill
 from money_load import Asked
 
 INPUT_USD_PER_MTOK = Decimal("1.0007")
@@ -78,6 +78,8 @@ class Row:
         return tuple(level for level in ("tenant", f"team={self.team}", f"use_case={self.use_case}") if level in LEVELS)
 
 
+SEEN_LATE_NS = 1_000_000_000
+"""So much later than it was sent a busy provider may have seen a request."""
 LEVELS = ("tenant", "team=a", "use_case=chat")
 
 
@@ -250,12 +252,11 @@ def _presumed(row: Row, line: Line | None, found: Reckoning) -> None:
 def _count_lost(books: Books, fire: Fire, found: Reckoning) -> None:
     """Lines without a row, each beside the kill of the process that had asked."""
     by_kill: dict[int, Lost] = {}
-    kills = {kill.pid: kill for kill in fire.kills}
     for line in books.log.values():
         if line.id in books.rows:
             continue
-        kill = kills.get(_owner(line, fire.sightings))
-        if kill is None or kill.at_ns < line.asked_ns:
+        kill = _kill_of(line, fire)
+        if kill is None:
             found.wrong.append(f"{line.id} has no row, and whoever asked for it was not killed")
             continue
         lost = by_kill.setdefault(kill.at_ns, Lost(store_there_s=kill.store_there_s))
@@ -265,15 +266,14 @@ def _count_lost(books: Books, fire: Fire, found: Reckoning) -> None:
     found.lost = list(by_kill.values())
 
 
-def _owner(line: Line, sightings: Sequence[Sighting]) -> int:
-    """The process that asked for ``line``: whose its connection was when the next look came, else the last one before."""
-    before = 0
-    for sighting in sightings:
-        owner = sighting.owners.get(line.port)
-        if owner is not None and sighting.at_ns >= line.asked_ns:
-            return owner
-        before = owner or before
-    return before
+def _kill_of(line: Line, fire: Fire) -> Kill | None:
+    """The kill of the process that asked for ``line``: whose its connection was at the nearest look at all connections."""
+    kills = {kill.pid: kill for kill in fire.kills}
+    for sighting in sorted(fire.sightings, key=lambda one: abs(one.at_ns - line.asked_ns)):
+        kill = kills.get(sighting.owners.get(line.port, 0))
+        if kill is not None and kill.at_ns >= line.asked_ns - SEEN_LATE_NS:
+            return kill
+    return None
 
 
 def _judge(books: Books, found: Reckoning) -> None:

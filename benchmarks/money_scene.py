@@ -65,12 +65,19 @@ class Ended:
     books: Reckoning
     wrong: list[str] = field(default_factory=list)
 
+    @property
+    def suspended_s(self) -> float:
+        """From the last kill until nothing was seen suspended any more."""
+        killed_ns = max((kill.at_ns for kill in self.fire.kills), default=self.looks.suspended_ns)
+        return max(0.0, (self.looks.suspended_ns - killed_ns) / 1e9)
+
     def story(self) -> str:
         books = self.books
         quiet = [lost for lost in books.lost if lost.store_there_s >= CATCH_UP_S]
         lines = [
             f"== {self.scene.name}, {self.scene.mode}: {self.asked} requests in {self.load_s:.0f} s, "
-            f"{self.asked / self.load_s:.0f}/s; drained in {self.drain_s:.1f} s",
+            f"{self.asked / self.load_s:.0f}/s; drained in {self.drain_s:.1f} s, "
+            f"suspended for {self.suspended_s:.0f} s after the last kill",
             f"   clients saw {dict(self.ends.most_common())}",
             f"   rows: admitted {books.admitted}, {dict(books.outcomes)}, refused {dict(books.refused)}",
             f"   why the store could not be asked: {dict(books.away)}",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from money_books import Lost
 from money_fire import CATCH_UP_S
 
@@ -59,7 +59,8 @@ def _column(end: Ended) -> dict[str, str]:
         "of that with one kill, at most": _lost([max(caught_up, key=lambda lost: lost.count)] if caught_up else []),
         "oldest of these before its kill": f"{max((lost.oldest_ms for lost in caught_up), default=0):.0f} ms",
         f"lost while the store was away or catching up ({CATCH_UP_S:g} s)": _lost(behind),
-        "seconds until nothing was set aside": f"{end.drain_s:.1f}",
+        "seconds from the last byte until nothing was set aside": f"{end.drain_s:.1f}",
+        "seconds from the last kill until nothing was suspended": f"{end.suspended_s:.0f}",
         "wrong": f"{len(end.wrong)}",
     }
 
@@ -70,7 +71,12 @@ def _lost(losses: Sequence[Lost]) -> str:
 
 
 def as_json(ended: Sequence[Ended]) -> str:
-    return json.dumps([asdict(end) for end in ended], indent=2, default=str)
+    return msgspec.json.format(msgspec.json.encode([_plain(end) for end in ended]), indent=2).decode()
+
+
+def _plain(end: Ended) -> dict[str, object]:
+    """All that was found, but for who had which connection."""
+    return {each.name: getattr(end, each.name) for each in fields(end)} | {"fire": replace(end.fire, sightings=[])}
 
 
 def write(ended: Sequence[Ended], page: Path = PAGE) -> None:

@@ -35,6 +35,7 @@ class Looks:
     worst: str = ""
     set_aside_nano_max: int = 0
     busy_ns: int = 0  # when anything was last seen set aside (monotonic)
+    suspended_ns: int = 0  # when anything was last seen suspended
 
 
 class Watch:
@@ -79,6 +80,8 @@ class Watch:
             looks.set_aside_nano_max = max(looks.set_aside_nano_max, aside)
             if aside:
                 looks.busy_ns = now_ns
+            if suspended:
+                looks.suspended_ns = now_ns
             if beyond > looks.beyond_nano:
                 looks.beyond_nano = beyond
                 looks.worst = (
