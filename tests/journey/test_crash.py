@@ -29,6 +29,8 @@ from shipworthy.adapters.embedded.postgres import attach
 WORKERS = 2
 BACK_S = 15.0
 """Within which every part of the server that was killed serves again, on two busy cores."""
+RELAXED_S = 2.0
+"""How old, on two busy cores, an answer without a row may be when its worker is killed; 50 ms on idle ones."""
 
 
 @pytest.fixture(scope="module")
@@ -274,12 +276,12 @@ def _account_for(server: Deployment, answers: list[tuple[int, str, str]]) -> Non
     assert lost == []
 
 
-def test_relaxed_what_was_answered_has_its_row(module_store: StoreUrls, tmp_path: Path) -> None:
-    """Rows that were behind by some milliseconds when their worker was killed: what they held is settled at its ceiling, so
-    an answer that was given is never unrecorded and never free."""
+def test_relaxed_what_has_no_row_was_answered_just_before_a_kill(module_store: StoreUrls, tmp_path: Path) -> None:
+    """What a killed worker had not written yet is lost, and nothing else: no row twice, none older than the window."""
     store, environ = managed(module_store.url, module_store.migrate_url)
     with deployment(tmp_path, store, environ=environ, durability="relaxed", workers=2) as server:
-        answered: list[str] = []
+        answered: dict[str, float] = {}
+        kills: list[float] = []
         stop = threading.Event()
 
         def load(number: int) -> None:
@@ -290,7 +292,7 @@ def test_relaxed_what_was_answered_has_its_row(module_store: StoreUrls, tmp_path
                     except httpx.HTTPError:
                         continue
                     assert answer.status_code == 200
-                    answered.append(answer.headers["x-shipworthy-request-id"])
+                    answered[answer.headers["x-shipworthy-request-id"]] = time.monotonic()
 
         threads = [threading.Thread(target=load, args=(n,)) for n in range(4)]
         for thread in threads:
@@ -298,6 +300,7 @@ def test_relaxed_what_was_answered_has_its_row(module_store: StoreUrls, tmp_path
         for _ in range(3):
             time.sleep(0.7)
             workers = server.processes("worker")
+            kills.append(time.monotonic())
             os.kill(workers[0], signal.SIGKILL)
             await_processes(server, "worker", WORKERS, workers[:1])
         stop.set()
@@ -306,7 +309,10 @@ def test_relaxed_what_was_answered_has_its_row(module_store: StoreUrls, tmp_path
         assert len(answered) > 50
         books_balance(server)
         rows = Counter(str(row["id"]) for row in server.rows())
-        assert {rows[request_id] for request_id in answered} == {1}
+        assert {rows[request_id] for request_id in answered} <= {0, 1}
+        lost = [at for request_id, at in answered.items() if not rows[request_id]]
+        assert len(lost) < len(answered) / 10
+        assert all(any(kill - RELAXED_S <= at <= kill + RELAXED_S for kill in kills) for at in lost)
 
 
 def test_a_stopped_server_lets_streams_finish(server: Deployment) -> None:

@@ -16,7 +16,7 @@ from shipworthy.adapters.store.batch import BatchWriter
 from shipworthy.adapters.store.keyring import Kek, Keyring
 from shipworthy.adapters.store.ledger import LedgerBounds, PostgresLedger
 from shipworthy.adapters.store.pool import Bounds, Store, StoreRole
-from shipworthy.adapters.store.recorder import PostgresRecorder, RecorderBounds
+from shipworthy.adapters.store.recorder import ENTRY_BYTES, PostgresRecorder, RecorderBounds
 from shipworthy.adapters.store.vault import Vault
 from shipworthy.kit.builders import a_charge, a_claim, a_row, a_settled_row, an_estimate, an_op
 from shipworthy.model.errors import StoreUnavailable
@@ -121,7 +121,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(fresh_store) -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("bound", [{"queue_entries_max": 5}, {"queue_bytes_max": 5 * 5_000}])
+@pytest.mark.parametrize("bound", [{"queue_entries_max": 5}, {"queue_bytes_max": 5 * (ENTRY_BYTES + 1_000)}])
 def test_the_queue_is_bounded_in_entries_and_in_bytes(tmp_path: Path, bound: dict[str, int]) -> None:
     """With the store away the queue fills, then says so at once, to those who wait and to those who don't."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -18,10 +18,12 @@ from psycopg.rows import class_row
 
 from shipworthy.adapters.store.blocks import blocks
 from shipworthy.adapters.store.pool import Connection, Store, StoreRole
+from shipworthy.adapters.store.queue import Queue
 from shipworthy.adapters.store.rows import encode
-from shipworthy.model.errors import Refusal, StoreUnavailable
-from shipworthy.model.lease import Share, Turn, Turned
-from shipworthy.model.ledger import Claim, Estimate, Hold, Standing
+from shipworthy.adapters.store.verdict import TurnVerdict, Verdict, refusal
+from shipworthy.model.errors import StoreUnavailable
+from shipworthy.model.lease import Turn, Turned
+from shipworthy.model.ledger import Claim, Estimate, Hold
 from shipworthy.model.op import Op
 from shipworthy.ports import Advance, Ask, Draft
 
@@ -35,50 +37,9 @@ class LedgerBounds(Struct, frozen=True):
     holds_wait_ms: float = 200.0  # how long to wait for holds to be released before a budget refuses
     holds_poll_ms: float = 15.0  # at first; doubled each time
     holds_waiters_max: int = 64  # a worker; whoever comes beyond that is refused at once
-
-
-class Verdict(Struct, frozen=True):
-    """What the store answered: the type ``verdict`` of migration 0003."""
-
-    reason: str | None
-    key: str | None
-    period: str | None
-    retry_after_s: float | None
-    holds_only: bool | None
-    limit_requests: int | None
-    remaining_requests: int | None
-    reset_requests_s: float | None
-    limit_tokens: int | None
-    remaining_tokens: int | None
-    reset_tokens_s: float | None
-    granted: bool = False  # a lease
-    nano: int | None = None
-    requests: int | None = None
-    tokens: int | None = None
-    places: int | None = None
-    again: bool = False  # it was asked before, and the answer was lost
-
-    def advance(self) -> Advance:
-        given = Share(self.nano or 0, self.requests or 0, self.tokens or 0, self.places or 0) if self.granted else None
-        return Advance(given, self.standing(), certain=not self.again)
-
-    def standing(self) -> Standing:
-        return Standing(
-            self.limit_requests or 0,
-            self.remaining_requests or 0,
-            self.reset_requests_s or 0.0,
-            self.limit_tokens or 0,
-            self.remaining_tokens or 0,
-            self.reset_tokens_s or 0.0,
-        )
-
-
-class TurnVerdict(Verdict, frozen=True, kw_only=True):
-    """What the store answered to the turn of one lease; of the verdict only the standing."""
-
-    lease: UUID
-    gone: bool
-    second: int
+    asking_max: int = 4  # reservations that ask the store at once; of its connections, some stay free for others
+    queue_max: int = 2_000  # that wait for their turn to ask
+    queue_s: float = 2.0  # for which they do
 
 
 class PostgresLedger:
@@ -103,12 +64,13 @@ class PostgresLedger:
         self._now = now
         self._strict = strict
         self._waiting = 0
+        self._queue = Queue(self._bounds.asking_max, self._bounds.queue_max, self._bounds.queue_s)
         self._sql = blocks("ledger")
 
     async def reserve(self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft) -> Hold:
         """Raises Refusal reserve.*, StoreUnavailable."""
         asked = self._asked(op, tenant, claims, estimate, draft(), None)
-        verdict = await self._patiently("reserve_ahead", asked)
+        verdict = await self._patiently(lambda: self._ask_in_turn(tenant, claims, estimate, asked))
         if verdict.reason is not None:
             raise refusal(verdict)
         return Hold(op.id, tenant, estimate, tuple(claims), verdict.standing())
@@ -117,7 +79,8 @@ class PostgresLedger:
         self, op: Op, tenant: str, claims: Sequence[Claim], estimate: Estimate, draft: Draft, ask: Ask
     ) -> Advance:
         """Raises Refusal reserve.*, StoreUnavailable."""
-        verdict = await self._patiently("reserve_ahead", self._asked(op, tenant, claims, estimate, draft(), ask))
+        asked = self._asked(op, tenant, claims, estimate, draft(), ask)
+        verdict = await self._patiently(lambda: self._ask_in_turn(tenant, claims, estimate, asked))
         if verdict.reason is not None:
             raise refusal(verdict)
         return verdict.advance()
@@ -132,7 +95,8 @@ class PostgresLedger:
 
     async def top_up(self, op: Op, tenant: str, lease_id: UUID, more_nano: int) -> None:
         """Raises Refusal reserve.budget_exhausted, StoreUnavailable."""
-        verdict = await self._patiently("top_up", {"tenant": tenant, "lease": lease_id, "more": more_nano})
+        asked = {"tenant": tenant, "lease": lease_id, "more": more_nano}
+        verdict = await self._patiently(lambda: self._ask("top_up", asked))
         if verdict.reason == "hold_gone":
             raise StoreUnavailable(f"store.lease_gone: the lease {lease_id} was taken for a dead worker's")
         if verdict.reason is not None:
@@ -190,7 +154,7 @@ class PostgresLedger:
         if amount_nano <= hold.estimate.amount_nano:
             return hold
         asked = {"tenant": hold.tenant, "id": hold.id, "amount_nano": amount_nano}
-        verdict = await self._patiently("raise_hold", asked)
+        verdict = await self._patiently(lambda: self._ask("raise_hold", asked))
         if verdict.reason == "hold_gone":
             raise StoreUnavailable(f"store.hold_gone: the hold {hold.id} has expired and was settled")
         if verdict.reason is not None:
@@ -201,26 +165,32 @@ class PostgresLedger:
         left_s = (op.deadline_ns - op.clock.monotonic_ns()) / 1e9 if op.deadline_ns else 0.0
         return max(self._bounds.hold_s, left_s + 60.0)
 
-    async def _patiently(self, block: str, asked: Mapping[str, object]) -> Verdict:
+    async def _patiently(self, ask: Callable[[], Awaitable[Verdict]]) -> Verdict:
         """Asks until the answer is final: admitted, refused for more than holds, or the wait is over."""
-        verdict = await self._ask(block, asked)
+        verdict = await ask()
         if not verdict.holds_only or self._waiting >= self._bounds.holds_waiters_max:
             return verdict
         self._waiting += 1
         try:
-            return await self._wait_for_holds(block, asked, verdict)
+            return await self._wait_for_holds(ask, verdict)
         finally:
             self._waiting -= 1
 
-    async def _wait_for_holds(self, block: str, asked: Mapping[str, object], verdict: Verdict) -> Verdict:
+    async def _wait_for_holds(self, ask: Callable[[], Awaitable[Verdict]], verdict: Verdict) -> Verdict:
         until = time.monotonic() + self._bounds.holds_wait_ms / 1e3
         pause_s = self._bounds.holds_poll_ms / 1e3
         while verdict.holds_only and (left_s := until - time.monotonic()) > 0:
             spread = random.uniform(0.5, 1.5)  # noqa: S311 - so that callers do not ask in step
             await asyncio.sleep(min(pause_s * spread, left_s))
             pause_s *= 2
-            verdict = await self._ask(block, asked)
+            verdict = await ask()
         return verdict
+
+    async def _ask_in_turn(
+        self, tenant: str, claims: Sequence[Claim], estimate: Estimate, asked: Mapping[str, object]
+    ) -> Verdict:
+        """Asks when it is its turn, unless others were refused as much meanwhile."""
+        return await self._queue.ask(tenant, claims, estimate, lambda: self._ask("reserve_ahead", asked))
 
     async def _ask(self, block: str, asked: Mapping[str, object]) -> Verdict:
         statement = self._sql[block]
@@ -284,26 +254,4 @@ def claims_of(text: str) -> tuple[Claim, ...]:
             line.concurrent,
         )
         for line in _decode_claims(text)
-    )
-
-
-CODES = {
-    "budget_exhausted": "reserve.budget_exhausted",
-    "requests_limit": "reserve.requests_limit",
-    "tokens_limit": "reserve.tokens_limit",
-    "concurrent_limit": "reserve.concurrent_limit",
-}
-"""By the store's reason."""
-
-
-def refusal(verdict: Verdict) -> Refusal:
-    """What the client reads; money never asks for a retry."""
-    money = verdict.reason == "budget_exhausted"
-    return Refusal(
-        CODES[verdict.reason or ""],
-        detail="only holds of requests in flight stand in the way" if verdict.holds_only else "",
-        retry_after_s=verdict.retry_after_s,
-        retryable=False if money else None,
-        level=verdict.key or "",
-        period=verdict.period or "",
     )

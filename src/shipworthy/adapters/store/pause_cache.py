@@ -42,7 +42,8 @@ class PauseBounds(Struct, frozen=True, kw_only=True):
     look_ms: int = 600  # one question to the store, waiting for a connection included
     stale_ms: int = 900
     outage_ms: int = 8_000  # how long what was known last is used when the store does not answer
-    idle_ms: int = 5_000  # after so long without a request, nothing is asked for
+    idle_ms: int = 5_000  # after so long without a request, it is asked less often:
+    idle_poll_ms: int = 2_000  # so that a burst that begins on a slow store finds what was known last
 
 
 class PauseCache:
@@ -85,7 +86,7 @@ class PauseCache:
             if age_ms <= self.bounds.outage_ms:
                 return
             raise Refusal(
-                "reserve.store_unavailable", detail=f"pauses: {away or 'timed out'}", retry_after_s=1
+                "reserve.store_unavailable", detail=f"pauses: {str(away) or 'timed out'}", retry_after_s=1
             ) from away
 
     def _look(self) -> asyncio.Task[None]:
@@ -117,12 +118,12 @@ class PauseCache:
         """Keeps the knowledge fresh, for ever; cancel it to end."""
         try:
             while True:
+                await self._refresh()
+                idle = self._clock.monotonic_ns() - self._asked_ns > self.bounds.idle_ms * NS_PER_MS
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self.bounds.poll_ms / 1_000):
+                    async with asyncio.timeout((self.bounds.idle_poll_ms if idle else self.bounds.poll_ms) / 1_000):
                         await self._woken.wait()
                 self._woken.clear()
-                if self._clock.monotonic_ns() - self._asked_ns <= self.bounds.idle_ms * NS_PER_MS:
-                    await self._refresh()
         finally:
             if self._looking is not None:
                 self._looking.cancel()
