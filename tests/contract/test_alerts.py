@@ -140,7 +140,12 @@ def test_a_threshold_is_raised_at_the_nano_and_once(fresh_store: StoreUrls) -> N
                 assert await here.look(snapshot_with()) == ()
             (said,) = here.said
             assert isinstance(said, BudgetAlert)
-            assert (said.budget, said.threshold, said.charged_nano, said.cap_nano) == ("tenant", "0.5", 500_000_004, CAP)
+            assert (said.budget, said.threshold, said.charged_nano, said.cap_nano) == (
+                "tenant",
+                "0.5",
+                500_000_004,
+                CAP,
+            )
             assert said.period_start == "2026-05-31T22:00:00+00:00"
 
     asyncio.run(scene())

@@ -139,9 +139,7 @@ def test_circuits_show_their_state(metrics, tmp_path):
 def test_names_of_the_clients_choice_are_no_labels(metrics, tmp_path, code):
     """Until policy has looked a use case up, its name is a text that a client made up."""
     for n in range(50):
-        metrics(
-            Ended("0193", "northwind", f"made up {n}", "", "refused", code, 1, 0, 0, 0, 0, 0)
-        )
+        metrics(Ended("0193", "northwind", f"made up {n}", "", "refused", code, 1, 0, 0, 0, 0, 0))
     (labels,) = samples(tmp_path, "shipworthy_exchanges_total")
     assert 'use_case="unknown"' in labels
 

@@ -57,9 +57,7 @@ def models(draw: st.DrawFn) -> tuple[Model, ...]:
         abilities = draw(st.sampled_from([{Ability.CHAT}, {Ability.EMBED}, {Ability.CHAT, Ability.EMBED}]))
         modalities = draw(st.sampled_from([{"text"}, {"text", "image"}]))
         made.append(
-            replace(
-                a_model(provider), name=name, abilities=frozenset(abilities), modalities=frozenset(modalities)
-            )
+            replace(a_model(provider), name=name, abilities=frozenset(abilities), modalities=frozenset(modalities))
         )
     return tuple(made)
 
@@ -75,7 +73,9 @@ def a_snapshot(use_case: UseCase, demand: dict[int, Demand], clearance: int) -> 
     )  # fmt: skip
 
 
-def a_use_case(given_models: tuple[Model, ...], strategy: Strategy, rules: tuple[Rule, ...], data_class: int) -> UseCase:
+def a_use_case(
+    given_models: tuple[Model, ...], strategy: Strategy, rules: tuple[Rule, ...], data_class: int
+) -> UseCase:
     return UseCase(
         name="u", job="", owner="t", risk="minimal", data_class=data_class, mode=Mode.ENFORCE,
         tokens=TokenCaps(10_000, 0, 500), strategy=strategy, models=given_models,

@@ -23,7 +23,9 @@ from shipworthy.ports import Arrival
 from shipworthy.stages.authorize import levels, make_authorize, make_levels, spelled
 
 HOUR = Timeouts(total_ms=3_600_000)
-MODELS = tuple(replace(a_model(a_provider("x", None, given)), name=f"m{n}") for n, given in enumerate((Timeouts(), HOUR)))
+MODELS = tuple(
+    replace(a_model(a_provider("x", None, given)), name=f"m{n}") for n, given in enumerate((Timeouts(), HOUR))
+)
 
 
 def a_snapshot(mode: Mode) -> Snapshot:

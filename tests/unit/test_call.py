@@ -189,7 +189,9 @@ def test_what_a_provider_quotes_of_the_request_is_not_kept() -> None:
     """Neither in the record's plain columns, nor in the log, nor in the refusal."""
 
     async def scenario() -> None:
-        quoting = ProviderFailure(FailureKind.REJECTED, "status 400: bad value 'my secret diagnosis'", sent=True, status=400)
+        quoting = ProviderFailure(
+            FailureKind.REJECTED, "status 400: bad value 'my secret diagnosis'", sent=True, status=400
+        )
         world = World(Script(opening=quoting))
         with pytest.raises(Refusal, match=r"call\.rejected") as refused:
             await world.call(text="my secret diagnosis")
