@@ -16,7 +16,8 @@ import uvloop
 from shipworthy.adapters.store.keyring import Kek, Keyring
 from shipworthy.adapters.store.ledger import PostgresLedger
 from shipworthy.adapters.store.pool import Store
-from shipworthy.adapters.store.recorder import PostgresRecorder, RecorderBounds
+from shipworthy.adapters.store.recorder import PostgresRecorder
+from shipworthy.adapters.store.waiting import RecorderBounds
 from shipworthy.adapters.store.sweep import StoreSweeper
 from shipworthy.adapters.store.vault import Vault
 from shipworthy.control.sweep import sweep

@@ -61,14 +61,14 @@ class Queue:
     @asynccontextmanager
     async def _my_turn(self) -> AsyncGenerator[None]:
         if self._waiting >= self._waiting_max:
-            raise StoreUnavailable(f"store.reserve_queue: {self._waiting} reservations wait for the store already")
+            raise StoreUnavailable(f"store.reserve_queue: {self._waiting_max} reservations wait for the store already")
         self._waiting += 1
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._turn.acquire()
         except TimeoutError:
             raise StoreUnavailable(
-                f"store.reserve_queue: {self._waiting} reservations wait for the store (this one waited {self._wait_s:g} s)"
+                f"store.reserve_queue: too many reserve for the store to answer (waited {self._wait_s:g} s)"
             ) from None
         finally:
             self._waiting -= 1
