@@ -34,8 +34,8 @@ from shipworthy.adapters.store.keyring import Kek, Keyring
 from shipworthy.adapters.store.ledger import claims_json
 from shipworthy.adapters.store.pool import Store
 from shipworthy.adapters.store.recorder import PostgresRecorder
-from shipworthy.adapters.store.waiting import RecorderBounds
 from shipworthy.adapters.store.vault import Vault
+from shipworthy.adapters.store.waiting import RecorderBounds
 from shipworthy.kit import rows
 from shipworthy.kit.builders import a_charge, a_claim, an_estimate
 from shipworthy.model.exchange import Bodies, Row
