@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Awaitable
 
 from shipworthy.model.chat import Source
 from shipworthy.model.errors import ProviderFailure, Refusal, StoreUnavailable
@@ -80,40 +81,48 @@ async def deliver(x: Exchange, stages: Stages, sink: Sink) -> bytes:
 async def close(x: Exchange, stages: Stages) -> Refusal | None:
     """Settles and records, once, however often the waiting task is cancelled; why the answer must not be given, if so.
 
-    A bare second ``await`` would lose the settlement on a second cancel, so this waits for the task until it is done.
+    An answer that is not recorded is not given, whatever the reason.
     """
-    concluding = asyncio.ensure_future(conclude(x, stages))
-    cancelled: asyncio.CancelledError | None = None
-    while not concluding.done():
-        try:
-            await asyncio.wait({concluding})
-        except asyncio.CancelledError as again:
-            cancelled = again
-    if cancelled is not None:
-        raise cancelled
-    return concluding.result()
-
-
-async def conclude(x: Exchange, stages: Stages) -> Refusal | None:
-    """The close itself. An answer that is not recorded is not given, whatever the reason."""
-    await end_reply(x)
+    cancelled = None
+    if hasattr(x, "reply") and not x.received.done:
+        cancelled = await outlast(end_reply(x))
     try:
         if hasattr(x, "hold"):
             x.charge = stages.settle(x.op, x.hold, x.grant, x.attempts, x.received)
-        await stages.record(x.op, x)
+        recording = stages.record(x.op, x)
+        if recording is not None:
+            cancelled = await outlast(recording) or cancelled
     except StoreUnavailable as away:
         return Refusal("record.unavailable", detail=str(away), retry_after_s=5)
     except Exception as bug:
         say_bug(x, "close", bug)
         return Refusal("record.unavailable", detail=type(bug).__name__)
+    finally:
+        if cancelled is not None:
+            raise cancelled
     return None
+
+
+async def outlast(work: Awaitable[None]) -> asyncio.CancelledError | None:
+    """Waits for ``work`` to its end, also when cancelled; the last cancel. Raises what ``work`` raises.
+
+    A bare second ``await`` would lose the settlement on a second cancel.
+    """
+    ending = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not ending.done():
+        try:
+            await asyncio.wait({ending})
+        except asyncio.CancelledError as again:
+            cancelled = again
+    ending.result()
+    return cancelled
 
 
 async def end_reply(x: Exchange) -> None:
     """Ends the provider's answer. One that cannot even be closed costs neither its settlement nor its row."""
     try:
-        if hasattr(x, "reply"):
-            await x.reply.events.aclose()
+        await x.reply.events.aclose()
     except Exception as bug:
         say_bug(x, "reply", bug)
 

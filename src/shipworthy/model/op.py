@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -50,11 +51,8 @@ class SystemClock:
 
     __slots__ = ()
 
-    def unix_ns(self) -> int:
-        return time.time_ns()
-
-    def monotonic_ns(self) -> int:
-        return time.monotonic_ns()
+    unix_ns = staticmethod(time.time_ns)
+    monotonic_ns = staticmethod(time.monotonic_ns)
 
 
 Observe = Callable[[Observation], None]
@@ -110,8 +108,10 @@ class Op:
 
 
 def uuid7(unix_ns: int) -> UUID:
-    """A UUIDv7 (RFC 9562 §5.7): 48 bits of milliseconds, then 74 random bits."""
-    value = (unix_ns // 1_000_000 & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | 7 << 76
-    value = value & ~(0x3 << 62) | 2 << 62
-    return UUID(int=value)
+    """A UUIDv7 (RFC 9562 §5.7): 48 bits of milliseconds, then 74 random bits. An id, no secret."""
+    return UUID(int=(unix_ns // 1_000_000 & _48_BITS) << 80 | 7 << 76 | _draw(12) << 64 | 2 << 62 | _draw(62))
+
+
+_48_BITS = (1 << 48) - 1
+_draw = random.Random(os.urandom(32)).getrandbits  # noqa: S311 - seeded by the system, anew in a forked process
+os.register_at_fork(after_in_child=lambda: _draw.__self__.seed(os.urandom(32)))  # type: ignore[attr-defined]

@@ -37,7 +37,7 @@ class Stages:
     inspect: Callable[[Op, Grant, Event], Event]
     encode: Callable[[Op, Request, Event], bytes]
     settle: Callable[[Op, Hold, Grant, Sequence[Attempt], Received], Charge]
-    record: Callable[[Op, Exchange], Awaitable[None]]
+    record: Callable[[Op, Exchange], Awaitable[None] | None]  # None: it is done
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from shipworthy.model.prompt import Fitted
 from shipworthy.model.quoting import unquoted
 from shipworthy.model.route import Attempt, Model, Route
 from shipworthy.ports import Ledger, Quotas, Upstream
+from shipworthy.stages.deadline import Deadline
 from shipworthy.stages.estimate import ceiling_cost, ceiling_output, expected_input
 
 HEAD_EVENTS_MAX = 64
@@ -112,8 +113,8 @@ class _Attempt:
     """One call of one model, from taking a place to the row that is kept of it; its events are the reply's."""
 
     __slots__ = (
-        "_attempts", "_began_ns", "_deadline_s", "_events", "_first_ns", "_fleet", "_head", "_model", "_noted", "_op",
-        "_quotas", "_request", "_started_ns", "_taken", "_tokens",
+        "_attempts", "_began_ns", "_deadline", "_deadline_s", "_events", "_first_ns", "_fleet", "_head", "_model", "_noted",
+        "_op", "_quotas", "_request", "_started_ns", "_taken", "_tokens",
     )  # fmt: skip
 
     def __init__(
@@ -131,6 +132,7 @@ class _Attempt:
         self._started_ns = op.elapsed_ns()
         self._first_ns = 0
         self._deadline_s = 0.0
+        self._deadline: Deadline | None = None
         self._noted = False
         self._head: deque[Event] = deque()
         self._events: Events | None = None
@@ -147,14 +149,17 @@ class _Attempt:
         timeouts = self._model.provider.timeouts
         self._deadline_s = now_s + timeouts.total_ms / 1000
         wait_ms = min(timeouts.first_token_ms, timeouts.total_ms) if self._request.stream else timeouts.total_ms
+        deadline = Deadline(now_s + wait_ms / 1000)
         try:
-            async with asyncio.timeout_at(now_s + wait_ms / 1000):
+            with deadline:
                 self._events = await upstream.open(self._op, self._model, self._request, fitted)
                 self._head = await _until_first_delta(self._events)
         except BaseException as reason:  # noqa: BLE001  # a cancel too must give the place back
             if self._events is not None:
                 await self._events.aclose()
             self._fail(reason)
+        finally:
+            deadline.close()
         self._first_ns = self._op.clock.monotonic_ns() - self._began_ns
         return Reply(self._model, len(self._attempts), self._request.stream, Source.MODEL, self)
 
@@ -196,8 +201,10 @@ class _Attempt:
 
     async def _next(self) -> Event:
         assert self._events is not None
+        if self._deadline is None:
+            self._deadline = Deadline(self._deadline_s)
         try:
-            async with asyncio.timeout_at(self._deadline_s):
+            with self._deadline:
                 return await anext(self._events)
         except StopAsyncIteration:
             broken = ProviderFailure(FailureKind.BROKEN, "the stream ended before it was done", sent=True)
@@ -251,6 +258,8 @@ class _Attempt:
     def _note(self, failure: ProviderFailure | None, ended: str = "") -> None:
         """Appends what the record keeps of this attempt, once."""
         self._noted = True
+        if self._deadline is not None:
+            self._deadline.close()
         if self._taken is not None:
             self._quotas.used(self._taken, self._tokens, sent=failure is None or failure.sent)
         billable = ended or (failure is not None and failure.sent and failure.status in (None, 200))

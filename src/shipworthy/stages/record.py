@@ -6,6 +6,7 @@ A request that was refused before its sender was known leaves no row: a counter 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -35,29 +36,42 @@ Took = Callable[[Row], None]
 
 def make_record(
     snapshot: Snapshot, recorder: Recorder, ledger: Ledger, repeats: Repeats, took: Took
-) -> Callable[[Op, Exchange], Awaitable[None]]:
-    """The stage, over the store. Under ``strict`` it returns when the row is committed, else when it is queued."""
+) -> Callable[[Op, Exchange], Awaitable[None] | None]:
+    """The stage, over the store. Under ``strict`` it is done when the row is committed, else when it is queued: at once."""
 
-    async def record(op: Op, x: Exchange) -> None:
+    def record(op: Op, x: Exchange) -> Awaitable[None] | None:
         if not hasattr(x, "principal"):
             code, detail = (x.refusal.code, x.refusal.detail) if hasattr(x, "refusal") else ("decode.client_left", "")
             op.observe(Refused(str(op.id), code, detail, x.peer))
-            return
+            return None
         bodies = bodies_of(snapshot, x)
         row = row_of(snapshot, x, bodies)
         entry = Entry(row, bodies, getattr(x, "hold", None), getattr(x, "charge", None))
+        if snapshot.strict:
+            return committed(op, x, entry)
         try:
-            if snapshot.strict:
-                await recorder.record(entry)
-            else:
-                recorder.enqueue(entry)
+            recorder.enqueue(entry)
         finally:
-            if entry.hold is not None:
-                ledger.leave(entry.hold)
+            leave(entry)
+        return told(op, x, row)
+
+    async def committed(op: Op, x: Exchange, entry: Entry) -> None:
+        try:
+            await recorder.record(entry)
+        finally:
+            leave(entry)
+        if (freeing := told(op, x, entry.row)) is not None:
+            await freeing
+
+    def leave(entry: Entry) -> None:
+        if entry.hold is not None:
+            ledger.leave(entry.hold)
+
+    def told(op: Op, x: Exchange, row: Row) -> Awaitable[None] | None:
+        """Whoever listens hears of the row; what is still to be waited for."""
         took(row)
         op.observe(ended(row))
-        if x.idempotency_key and hasattr(x, "grant"):
-            await free(op, x)
+        return free(op, x) if x.idempotency_key and hasattr(x, "grant") else None
 
     async def free(op: Op, x: Exchange) -> None:
         """Keeps the answer for repeats, or frees their place, also when money or limits refused the request. It is recorded
@@ -86,14 +100,14 @@ def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None) -> Row:
     """The row of an ended exchange: the draft, and how it went on. ``bodies`` are what is kept beside it."""
     route, hold, charge = getattr(x, "route", None), getattr(x, "hold", None), getattr(x, "charge", None)
     refusal, reply, fitted = getattr(x, "refusal", None), getattr(x, "reply", None), getattr(x, "fitted", None)
-    row = drafted(snapshot, x.op, x.principal, _considered(x), getattr(x, "request", None))
-    return replace(
-        row,
+    considered = _considered(x)
+    return Row(
+        **_known(snapshot, x.op, x.principal, considered, getattr(x, "request", None)),
         end_user=x.grant.end_user if hasattr(x, "grant") else "",
         session=x.session,
         release_digest=x.prompt.digest if hasattr(x, "prompt") else "",
         strategy=route.strategy.value if route else "",
-        candidates=route.candidates if route else row.candidates,
+        candidates=route.candidates if route else considered.candidates,
         attempts=tuple(x.attempts),
         steps=_steps(x),
         receipts=_receipts(x),
@@ -120,62 +134,50 @@ def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None) -> Row:
     )
 
 
+def _known(
+    snapshot: Snapshot, op: Op, principal: Principal, considered: Considered, request: Request | None
+) -> dict[str, Any]:
+    """What a row says of the sender and of policy's decision."""
+    return {
+        "id": op.id,
+        "arrived_unix_ns": op.arrived_unix_ns,
+        "environment": snapshot.environment,
+        "region": snapshot.region,
+        "kind": op.kind.value,
+        "tenant": principal.tenant,
+        "team": considered.team,
+        "role": considered.role,
+        "subject": principal.subject,
+        "actor": principal.actor,
+        "issuer": principal.issuer,
+        "key_id": principal.key_id,
+        "use_case": considered.use_case,
+        "alias": considered.alias,
+        "operation": request.operation.value if request else "",
+        "dialect": request.dialect.value if request else "",
+        "mode": considered.mode,
+        "data_class": considered.data_class,
+        "clearance": considered.clearance,
+        "manifest_digest": snapshot.digest,
+        "rules": considered.rules,
+        "traceparent": op.traceparent,
+        "stream": request.stream if request else False,
+        "request_bytes": len(request.body) if request else 0,
+    }
+
+
+_NOT_YET = {
+    "session": "", "end_user": "", "release_digest": "", "strategy": "", "attempts": (), "steps": (), "receipts": (),
+    "passage_ids": (), "usage": None, "charge_lines": (), "estimated_nano": 0, "held_nano": 0, "charged_nano": 0,
+    "overrun_nano": 0, "lease_id": None, "refusal_code": "", "refusal_detail": "", "model": "", "provider": "",
+    "source": "", "finish": (), "cut": (), "flags": (), "duration_ns": 0, "first_token_ns": 0, "reply_bytes": 0,
+}  # fmt: skip
+
+
 def drafted(snapshot: Snapshot, op: Op, principal: Principal, considered: Considered, request: Request | None) -> Row:
     """A row with what is known of the sender and of policy's decision; outcome *failed* until something better is known."""
-    return Row(
-        id=op.id,
-        arrived_unix_ns=op.arrived_unix_ns,
-        environment=snapshot.environment,
-        region=snapshot.region,
-        kind=op.kind.value,
-        tenant=principal.tenant,
-        team=considered.team,
-        role=considered.role,
-        subject=principal.subject,
-        actor=principal.actor,
-        end_user="",
-        issuer=principal.issuer,
-        key_id=principal.key_id,
-        session="",
-        use_case=considered.use_case,
-        alias=considered.alias,
-        operation=request.operation.value if request else "",
-        dialect=request.dialect.value if request else "",
-        mode=considered.mode,
-        data_class=considered.data_class,
-        clearance=considered.clearance,
-        release_digest="",
-        manifest_digest=snapshot.digest,
-        rules=considered.rules,
-        strategy="",
-        candidates=considered.candidates,
-        attempts=(),
-        steps=(),
-        receipts=(),
-        passage_ids=(),
-        usage=None,
-        charge_lines=(),
-        estimated_nano=0,
-        held_nano=0,
-        charged_nano=0,
-        overrun_nano=0,
-        lease_id=None,
-        traceparent=op.traceparent,
-        outcome=Outcome.FAILED,
-        refusal_code="",
-        refusal_detail="",
-        model="",
-        provider="",
-        source="",
-        stream=request.stream if request else False,
-        finish=(),
-        cut=(),
-        flags=(),
-        duration_ns=0,
-        first_token_ns=0,
-        request_bytes=len(request.body) if request else 0,
-        reply_bytes=0,
-    )
+    known = _known(snapshot, op, principal, considered, request)
+    return Row(**known, **_NOT_YET, candidates=considered.candidates, outcome=Outcome.FAILED)  # type: ignore[arg-type]
 
 
 def bodies_of(snapshot: Snapshot, x: Exchange) -> Bodies | None:
@@ -229,13 +231,15 @@ def ended(row: Row) -> Ended:
 
 def _steps(x: Exchange) -> tuple[Step, ...]:
     """What each stage took, and the delivery, which is no single stage's; tokens and cost stand where they arose."""
-    steps, charge, received = list(x.op.steps), getattr(x, "charge", None), x.received
-    for place, step in enumerate(steps):
+    charge, received = getattr(x, "charge", None), x.received
+    steps: list[Step] = []
+    for step in x.op.steps:
+        if received.first_ns and step.stage == "settle":
+            steps.append(Step("deliver", received.first_ns, received.last_ns - received.first_ns))
         if step.stage == "call" and charge is not None:
-            steps[place] = replace(step, tokens=charge.tokens, cost_nano=charge.amount_nano)
-    if received.first_ns:
-        steps.append(Step("deliver", received.first_ns, received.last_ns - received.first_ns))
-    return tuple(sorted(steps, key=lambda step: step.start_ns))
+            step = replace(step, tokens=charge.tokens, cost_nano=charge.amount_nano)
+        steps.append(step)
+    return tuple(steps)
 
 
 def _told(refusal: Refusal) -> str:
@@ -274,22 +278,32 @@ def _source(x: Exchange) -> str:
 def _flags(x: Exchange, bodies: Bodies | None) -> tuple[str, ...]:
     """Short words for what an auditor would want to filter by."""
     charge, received = getattr(x, "charge", None), x.received
-    bases = {line.basis for line in charge.lines} if charge else set()
-    said = {
-        "usage_counted": Basis.COUNTED in bases,
-        "usage_ceiling": Basis.CEILING in bases,
-        "usage_refused": received.usage_refused,
-        "usage_implausible": received.usage is not None and received.usage.output == 0 and received.text_chars > 0,
-        "overrun": charge is not None and charge.overrun_nano > 0,
-        "drained": x.op.left and received.done,
-        "client_left": x.op.left,
-        "opaque_content": received.opaque,
-        "body_truncated": bodies is not None and bodies.truncated,
-        "mode_observed": hasattr(x, "grant") and x.grant.mode is Mode.OBSERVE,
-    }
-    flags = [flag for flag, holds in said.items() if holds]
-    flags += downgraded(x.hold.uncovered) if hasattr(x, "hold") else ()
-    return (*flags, f"replay_of:{x.replay_of}") if hasattr(x, "replay_of") else tuple(flags)
+    flags: list[str] = []
+    if charge is not None:
+        bases = {line.basis for line in charge.lines}
+        flags += [flag for basis, flag in _BASES if basis in bases]
+        if charge.overrun_nano > 0:
+            flags.append("overrun")
+    if received.usage_refused:
+        flags.append("usage_refused")
+    if received.usage is not None and received.usage.output == 0 and received.text_chars > 0:
+        flags.append("usage_implausible")
+    if x.op.left:
+        flags += ("drained", "client_left") if received.done else ("client_left",)
+    if received.opaque:
+        flags.append("opaque_content")
+    if bodies is not None and bodies.truncated:
+        flags.append("body_truncated")
+    if hasattr(x, "grant") and x.grant.mode is Mode.OBSERVE:
+        flags.append("mode_observed")
+    if hasattr(x, "hold") and x.hold.uncovered:
+        flags += downgraded(x.hold.uncovered)
+    if hasattr(x, "replay_of"):
+        flags.append(f"replay_of:{x.replay_of}")
+    return tuple(flags)
+
+
+_BASES = ((Basis.COUNTED, "usage_counted"), (Basis.CEILING, "usage_ceiling"))
 
 
 def downgraded(uncovered: Mapping[str, str]) -> tuple[str, ...]:

@@ -19,26 +19,24 @@ def timed(stage: str, run: Callable[P, T]) -> Callable[P, T]:
     def note(op: Op, start_ns: int, refused: str) -> None:
         op.steps.append(Step(stage, start_ns, op.elapsed_ns() - start_ns, refused=refused))
 
-    async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-        op: Op = args[0]  # type: ignore[assignment]
-        start_ns, refused = op.elapsed_ns(), ""
+    async def run_async(op: Op, *args: Any) -> Any:
+        start_ns = op.elapsed_ns()
         try:
-            return await run(*args, **kwargs)  # type: ignore[misc]
-        except Refusal as refusal:
-            refused = refusal.code
+            said = await run(op, *args)  # type: ignore[call-arg,arg-type,misc]
+        except BaseException as reason:
+            note(op, start_ns, reason.code if isinstance(reason, Refusal) else "")
             raise
-        finally:
-            note(op, start_ns, refused)
+        op.steps.append(Step(stage, start_ns, op.elapsed_ns() - start_ns))
+        return said
 
-    def run_sync(*args: P.args, **kwargs: P.kwargs) -> T:
-        op: Op = args[0]  # type: ignore[assignment]
-        start_ns, refused = op.elapsed_ns(), ""
+    def run_sync(op: Op, *args: Any) -> Any:
+        start_ns = op.elapsed_ns()
         try:
-            return run(*args, **kwargs)
-        except Refusal as refusal:
-            refused = refusal.code
+            said = run(op, *args)  # type: ignore[call-arg,arg-type]
+        except BaseException as reason:
+            note(op, start_ns, reason.code if isinstance(reason, Refusal) else "")
             raise
-        finally:
-            note(op, start_ns, refused)
+        op.steps.append(Step(stage, start_ns, op.elapsed_ns() - start_ns))
+        return said
 
     return run_async if inspect.iscoroutinefunction(run) else run_sync  # type: ignore[return-value]
