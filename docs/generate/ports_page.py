@@ -69,10 +69,11 @@ def _plain(said: str) -> str:
     """``Callable[[Op, Grant], Awaitable[Hold]]`` → ``async (Op, Grant) → Hold``."""
     taken, _, given = said.removeprefix("Callable[[").removesuffix("]").rpartition("], ")
     waits = given.startswith("Awaitable[")
+    given = given.replace("Awaitable[None] | None", "None") if waits else given
     return f"{'async ' if waits else ''}({taken}) → {given.removeprefix('Awaitable[').removesuffix(']') if waits else given}"
 
 
 def _parts_with(stage: str) -> Iterator[str]:
-    for part in (pipeline.admit, pipeline.deliver, pipeline.conclude):
+    for part in (pipeline.admit, pipeline.deliver, pipeline.close):
         if f"stages.{stage}(" in inspect.getsource(part):
-            yield "close" if part is pipeline.conclude else part.__name__
+            yield part.__name__
