@@ -20,7 +20,8 @@ from shipworthy.model.op import Op
 from shipworthy.model.policy import Bodies, Budget, Mode, Role, Snapshot, Team, Tenant, TokenCaps, UseCase
 from shipworthy.model.route import Ability, Demand, Strategy, Timeouts
 from shipworthy.ports import Arrival
-from shipworthy.stages.authorize import levels, make_authorize, make_levels, spelled
+from shipworthy.stages.authorize import make_authorize
+from shipworthy.stages.levels import levels, make_levels, spelled
 
 HOUR = Timeouts(total_ms=3_600_000)
 MODELS = tuple(

@@ -7,30 +7,29 @@ nobody priced.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import NoReturn
-from urllib.parse import quote
+
+from msgspec import Struct
 
 from shipworthy.model.chat import PartKind, Request
 from shipworthy.model.errors import Refusal
 from shipworthy.model.grant import choose_role, clearance_of
 from shipworthy.model.identity import Considered, Grant, Principal
 from shipworthy.model.op import Op
-from shipworthy.model.policy import Level, Mode, Role, Snapshot, Tenant, UseCase
+from shipworthy.model.policy import Mode, Role, Snapshot, UseCase
 from shipworthy.model.route import Ability, Candidate, Model, unmet
 from shipworthy.ports import Arrival
 from shipworthy.stages.estimate import expected_input
+from shipworthy.stages.levels import END_USER_CHARS_MAX, LevelsOf, make_levels
 
 CHOICES_MAX = 16
-END_USER_CHARS_MAX = 256
 SESSION_CHARS_MAX = 256
-PATHS_MAX = 4_096
-"""How many paths' levels are kept; who comes beyond takes the place of the one that was longest not asked for."""
 
-NS_PER_MS = 1_000_000
+FOOTINGS_MAX = 4_096
+"""How many footings are kept; who comes beyond takes the place of the oldest."""
+NS_PER_MS, NS_PER_DAY = 1_000_000, 86_400 * 1_000_000_000
 KEPT = frozenset({"store"})
 """What a provider is asked to keep: policy, but no money."""
 
@@ -38,55 +37,91 @@ KEPT = frozenset({"store"})
 def make_authorize(snapshot: Snapshot) -> Callable[[Op, Principal, Request, Arrival], Grant]:
     """The stage, over one snapshot's policy."""
 
-    levels_of = make_levels(snapshot)
+    known = _Known(snapshot)
 
     def authorize(op: Op, principal: Principal, request: Request, arrival: Arrival) -> Grant:
-        return _Decision(snapshot, levels_of, op, principal, request, arrival).grant()
+        return _Decision(known, op, principal, request, arrival).grant()
 
     return authorize
 
 
-LevelsOf = Callable[[str, str, str, str], tuple[Level, ...]]
-"""Tenant, role, use case and asserted end user, by name → every level that counts for such a request."""
+class _Footing(Struct, frozen=True):
+    """What policy says of a sender at a use case before it looks at a request. ``principal`` is kept, so that its id stays
+    its own."""
+
+    principal: Principal
+    use_case: UseCase
+    role: Role
+    clearance: int
+    words: Mapping[str, str]  # for the record
+    rules: tuple[str, ...]
+
+
+class _Known:
+    """What was worked out before, over one snapshot: nothing in it depends on a request."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.levels_of: LevelsOf = make_levels(snapshot)
+        self.footings: dict[tuple[int, str], _Footing] = {}
+        self._permitted: dict[str, Candidate] = {}
+        self._unmet: dict[tuple[str, int], str] = {}
+        self._day = -1
+
+    def footing(self, principal: Principal, said: str) -> _Footing | None:
+        found = self.footings.get((id(principal), said))
+        return found if found is not None and found.principal is principal else None
+
+    def keep(self, footing: _Footing, said: str) -> None:
+        if len(self.footings) >= FOOTINGS_MAX:
+            del self.footings[next(iter(self.footings))]
+        self.footings[id(footing.principal), said] = footing
+
+    def permitted(self, model: Model) -> Candidate:
+        """What the record says of a model that may see the request."""
+        found = self._permitted.get(model.name)
+        if found is None:
+            found = self._permitted[model.name] = Candidate(model.name, model.provider.name, True, "permitted")
+        return found
+
+    def unmet(self, model: Model, data_class: int, unix_ns: int) -> str:
+        """Why the boundary of ``model``'s provider does not admit the class on this day; "" when it does."""
+        day = unix_ns // NS_PER_DAY
+        if day != self._day:
+            self._day = day
+            self._unmet.clear()
+        why = self._unmet.get((model.name, data_class))
+        if why is None:
+            today = datetime.fromtimestamp(unix_ns / 1e9, UTC).date().isoformat()
+            why = unmet(model.provider.boundary, self.snapshot.demands[data_class], today)
+            self._unmet[model.name, data_class] = why
+        return why
 
 
 class _Decision:
     """One decision in the making: what is known so far goes into the record of a refusal too."""
 
-    __slots__ = (
-        "arrival",
-        "candidates",
-        "known",
-        "levels_of",
-        "op",
-        "principal",
-        "request",
-        "rules",
-        "snapshot",
-        "tenant",
-    )
+    __slots__ = ("arrival", "candidates", "known", "op", "principal", "request", "rules", "snapshot", "tenant", "words")
 
-    def __init__(
-        self, snapshot: Snapshot, levels_of: LevelsOf, op: Op, principal: Principal, request: Request, arrival: Arrival
-    ) -> None:
-        self.snapshot = snapshot
-        self.levels_of = levels_of
+    def __init__(self, known: _Known, op: Op, principal: Principal, request: Request, arrival: Arrival) -> None:
+        self.known = known
+        self.snapshot = known.snapshot
         self.op = op
         self.principal = principal
         self.request = request
         self.arrival = arrival
-        self.tenant = snapshot.tenants[principal.tenant]
-        self.known: dict[str, str] = {}
+        self.tenant = known.snapshot.tenants[principal.tenant]
+        self.words: dict[str, str] = {}
         self.rules: list[str] = []
         self.candidates: list[Candidate] = []
 
     def grant(self) -> Grant:
         tenant, request = self.tenant, self.request
-        use_case = self._use_case()
-        role = self._role(use_case)
+        footing = self._footing()
+        use_case, role, clearance = footing.use_case, footing.role, footing.clearance
         mode = use_case.mode
-        data_class, clearance = self._data_class(use_case), self._clearance(role)
-        self.known |= {"data_class": self._class_name(data_class), "clearance": self._class_name(clearance)}
+        data_class = self._data_class(use_case)
+        self.words["data_class"] = self._class_name(data_class)
         if request.operation not in use_case.abilities:
             self._refuse("authorize.wrong_ability", use_case=use_case.name, ability=request.operation.value)
         if data_class > clearance:
@@ -109,20 +144,35 @@ class _Decision:
             permitted=permitted,
             end_user=end_user,
             session=self.arrival.session[:SESSION_CHARS_MAX],
-            levels=self.levels_of(tenant.name, role.name, use_case.name, request.end_user if end_user else ""),
+            levels=self.known.levels_of(tenant.name, role.name, use_case.name, request.end_user if end_user else ""),
             considered=self._considered(),
         )
+
+    def _footing(self) -> _Footing:
+        principal, said = self.principal, self.request.model
+        footing = self.known.footing(principal, said)
+        if footing is None:
+            use_case = self._use_case()
+            role = self._role(use_case)
+            clearance = self._clearance(role)
+            self.words["clearance"] = self._class_name(clearance)
+            footing = _Footing(principal, use_case, role, clearance, dict(self.words), tuple(self.rules))
+            self.known.keep(footing, said)
+        else:
+            self.words |= footing.words
+            self.rules += footing.rules
+        return footing
 
     def _use_case(self) -> UseCase:
         said = self.request.model
         name = self.tenant.aliases.get(said, said)
-        self.known |= {"use_case": name, "alias": said if name != said else ""}
+        self.words |= {"use_case": name, "alias": said if name != said else ""}
         use_case = self.snapshot.use_cases.get(name)
         if use_case is None:
             if not self._has_any_role():  # the same answer as for one that exists: names are not to be guessed
                 self._refuse("authorize.no_role", "no such use case in the manifest, and no role for any")
             self._refuse("authorize.unknown_use_case", "no such use case in the manifest", use_case=said)
-        self.known["mode"] = use_case.mode.value
+        self.words["mode"] = use_case.mode.value
         return use_case
 
     def _role(self, use_case: UseCase) -> Role:
@@ -132,7 +182,7 @@ class _Decision:
             if self._has_any_role():
                 self._refuse("authorize.unknown_use_case", why, use_case=self.request.model)
             self._refuse("authorize.no_role", why)
-        self.known |= {"role": role.name, "team": role.team.name}
+        self.words |= {"role": role.name, "team": role.team.name}
         self.rules.append(f"role:{role.name}")
         return role
 
@@ -185,15 +235,13 @@ class _Decision:
     def _permitted(self, use_case: UseCase, role: Role, data_class: int) -> tuple[Model, ...]:
         """Models that policy lets see this request; every model that is left is a candidate with its reason."""
         rule_id, allowed = self._rule(use_case, role, data_class)
-        demand = self.snapshot.demands[data_class]
-        today = datetime.fromtimestamp(self.op.arrived_unix_ns / 1e9, UTC).date().isoformat()
         permitted: list[Model] = []
         outside = 0
         for model in use_case.models:
             why = self._unable(model)
             if not why and allowed is not None and model.name not in allowed:
                 why = f"rule {rule_id} does not allow it"
-            if not why and (broken := unmet(model.provider.boundary, demand, today)):
+            if not why and (broken := self.known.unmet(model, data_class, self.op.arrived_unix_ns)):
                 why = f"boundary: {broken}"
                 outside += 1
                 if use_case.mode is Mode.OBSERVE:
@@ -208,7 +256,7 @@ class _Decision:
             if outside:
                 self._refuse("authorize.boundary", whys, data_class=self._class_name(data_class))
             self._refuse("authorize.no_model", why=whys)
-        self.candidates += [Candidate(m.name, m.provider.name, True, "permitted") for m in permitted]
+        self.candidates += map(self.known.permitted, permitted)
         return tuple(permitted)
 
     def _rule(self, use_case: UseCase, role: Role, data_class: int) -> tuple[str, frozenset[str] | None]:
@@ -269,44 +317,10 @@ class _Decision:
         raise Refusal.of(code, facts, detail=detail, considered=self._considered())
 
     def _considered(self) -> Considered:
-        return Considered(candidates=tuple(self.candidates), rules=tuple(self.rules), **self.known)
+        return Considered(candidates=tuple(self.candidates), rules=tuple(self.rules), **self.words)
 
     def _class_name(self, rank: int) -> str:
         return self.snapshot.data_classes[rank] if rank >= 0 else "none"
 
 
 _MODALITY = {PartKind.IMAGE: "image", PartKind.AUDIO: "audio", PartKind.FILE: "file"}
-
-
-def make_levels(snapshot: Snapshot) -> LevelsOf:
-    """`levels` by name, and the same object each time: by it whoever comes later knows the path."""
-
-    @lru_cache(maxsize=PATHS_MAX)
-    def levels_of(tenant: str, role: str, use_case: str, end_user: str) -> tuple[Level, ...]:
-        home = snapshot.tenants[tenant]
-        carried = next(each for each in home.roles if each.name == role)
-        return levels(home, carried, snapshot.use_cases[use_case], end_user)
-
-    return levels_of
-
-
-def levels(tenant: Tenant, role: Role, use_case: UseCase, end_user: str) -> tuple[Level, ...]:
-    """Every level that counts for a request, in lock order. A budget on a use case applies per tenant."""
-    found = [
-        Level("tenant", tenant.budget, tenant.limits),
-        Level(f"team={role.team.name}", role.team.budget, role.team.limits),
-        Level(f"use_case={use_case.name}", use_case.budget, use_case.limits),
-    ]
-    if end_user and role.each_end_user is not None:
-        found.append(
-            Level(f"end_user={spelled(end_user)}", role.each_end_user)
-        )  # one budget, whichever role asserts it
-    return tuple(sorted((level for level in found if level.budget or level.limits), key=lambda level: level.key))
-
-
-def spelled(end_user: str) -> str:
-    """An end user's id as part of a level's key: two ids never share one, whatever they hold and however long they are."""
-    plain = quote(end_user, safe="@ ", errors="surrogatepass")
-    if len(plain) <= END_USER_CHARS_MAX:
-        return plain
-    return f"sha256={hashlib.sha256(end_user.encode(errors='surrogatepass')).hexdigest()}"
