@@ -8,13 +8,17 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from shipworthy.adapters.telemetry.metrics import FILE_BYTES, Metrics, exposition, forget
+from shipworthy.adapters.telemetry.families import DURATION_S, Spreads
+from shipworthy.adapters.telemetry.metrics import FILE_BYTES, WRITE_EVERY_S, Metrics, exposition, forget
 from shipworthy.model.errors import StartRefused
 from shipworthy.model.observation import (
     AttemptFailed,
@@ -33,6 +37,8 @@ from shipworthy.model.observation import CircuitChanged, Ended
 metrics = Metrics(Path(sys.argv[1]), sys.argv[2])
 for _ in range(int(sys.argv[3])):
     metrics(Ended("0193", "northwind", "support", "small", "served", "", 1850.0, 640.0, 12, 3, 500_000_000, 0))
+if sys.argv[4] == "stay":
+    metrics.write_through()
 metrics(CircuitChanged("openai", "small", "open", "5 failures"))
 metrics.in_flight(int(sys.argv[3]))
 print("ready", flush=True)
@@ -62,6 +68,13 @@ def samples(directory: Path, name: str) -> dict[str, float]:
     return {labels: float(value) for labels, value in found}
 
 
+def until(holds: Callable[[], object], within_s: float = 10.0) -> bool:
+    last_s = time.monotonic() + within_s
+    while not holds() and time.monotonic() < last_s:
+        time.sleep(0.02)
+    return bool(holds())
+
+
 def served(directory: Path, use_case: str = "support") -> float:
     labels = f'code="",model="small",outcome="served",tenant="northwind",use_case="{use_case}"'
     return samples(directory, "shipworthy_exchanges_total").get(labels, 0.0)
@@ -76,9 +89,9 @@ def test_processes_add_up_and_the_dead_keep_their_counters(tmp_path):
         'model="small",tenant="northwind",use_case="support"': pytest.approx(3.5)
     }
     assert samples(tmp_path, "shipworthy_in_flight") == {"": 7}
+    assert until(lambda: served(tmp_path, "busy"))
     end(second, signal.SIGKILL)
     busy = served(tmp_path, "busy")
-    assert busy > 0
     for dead in ("aa", "bb"):
         forget(tmp_path, dead)
     assert served(tmp_path) == 7
@@ -89,6 +102,48 @@ def test_processes_add_up_and_the_dead_keep_their_counters(tmp_path):
     assert samples(tmp_path, "shipworthy_circuit_state") == {}
     forget(tmp_path, "aa")
     assert served(tmp_path) == 7
+
+
+def test_what_ended_is_written_within_a_tick_whoever_asks(metrics, tmp_path, monkeypatch):
+    """Counted in memory, and no longer than WRITE_EVERY_S: a kill loses nothing older."""
+    now_s = [1_000.0]
+    monkeypatch.setattr("shipworthy.adapters.telemetry.metrics.time.monotonic", lambda: now_s[0])
+    ended = Ended("0193", "northwind", "support", "small", "served", "", 1850.0, 640.0, 12, 3, 500_000_000, 7)
+    for _ in range(4):
+        metrics(ended)
+    assert served(tmp_path) == 1
+    now_s[0] += WRITE_EVERY_S
+    metrics(ended)
+    assert served(tmp_path) == 5
+    metrics(ended)
+    metrics.write_through()
+    metrics.write_through()
+    assert served(tmp_path) == 6
+    who = 'model="small",tenant="northwind",use_case="support"'
+    assert samples(tmp_path, "shipworthy_tokens_total") == {f'kind="input",{who}': 72, f'kind="output",{who}': 18}
+    assert samples(tmp_path, "shipworthy_overrun_usd_total") == {who: pytest.approx(42e-9)}
+    assert samples(tmp_path, "shipworthy_exchange_duration_seconds_sum") == {
+        'model="small",use_case="support"': pytest.approx(6 * 1.85)
+    }
+
+
+def test_what_ended_counts_as_one_by_one(metrics, tmp_path):
+    """Values fall into the buckets that prometheus-client itself would choose, on the bounds too."""
+    direct = Spreads("direct", "", buckets=DURATION_S, registry=CollectorRegistry())
+    for duration_s in (0.0, *DURATION_S, *(bound + 1e-9 for bound in DURATION_S), 1e9):
+        direct.observe(duration_s)
+        metrics(Ended("0193", "t", "u", "m", "served", "", duration_s * 1_000, 0, 0, 0, 0, 0))
+    metrics.write_through()
+    (family,) = direct.collect()
+    alike = samples(tmp_path, "shipworthy_exchange_duration_seconds_bucket")
+    for sample in family.samples:
+        if sample.name == "direct_bucket":
+            assert alike[f'le="{sample.labels["le"]}",model="m",use_case="u"'] == sample.value
+
+
+def test_the_end_of_the_process_writes_what_waits(tmp_path):
+    end(start(tmp_path, "aa", 3))
+    assert served(tmp_path) == 3
 
 
 def test_any_number_of_respawned_processes_leaves_a_bounded_number_of_files(tmp_path):
@@ -140,6 +195,7 @@ def test_names_of_the_clients_choice_are_no_labels(metrics, tmp_path, code):
     """Until policy has looked a use case up, its name is a text that a client made up."""
     for n in range(50):
         metrics(Ended("0193", "northwind", f"made up {n}", "", "refused", code, 1, 0, 0, 0, 0, 0))
+    metrics.write_through()
     (labels,) = samples(tmp_path, "shipworthy_exchanges_total")
     assert 'use_case="unknown"' in labels
 
@@ -153,6 +209,7 @@ def test_label_sets_are_bounded_and_no_file_ever_grows(metrics, tmp_path):
         metrics(AttemptFailed("0193", name, name, name, 0, ""))
         metrics(Refused("0193", name, "", ""))
         metrics(CircuitChanged(name, name, "open", ""))
+    metrics.write_through()
     exchanges = samples(tmp_path, "shipworthy_exchanges_total")
     assert len(exchanges) == 1_001
     assert sum(exchanges.values()) == rounds
@@ -191,8 +248,6 @@ def test_the_loop_is_watched_and_losses_are_counted(metrics, tmp_path):
         metrics.count_dropped("log", lambda: lost[0])
         watching = asyncio.create_task(metrics.watch_loop())
         await asyncio.sleep(0.05)
-        import time
-
         time.sleep(0.6)  # somebody blocks the loop
         await asyncio.sleep(0.1)
         lost[0] = 5

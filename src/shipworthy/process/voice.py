@@ -48,7 +48,8 @@ class Voice:
             self._traces.took(row)
 
     def close(self) -> None:
-        """Sends what is left, for at most two seconds."""
+        """Writes and sends what is left, for at most two seconds."""
+        self.metrics.write_through()
         if self._traces is not None:
             self._traces.close()
 

@@ -54,10 +54,10 @@ LEVELS: dict[type[Observation], Level] = {
 
 def level_of(observation: Observation) -> Level:
     match observation:
+        case Ended(outcome=outcome):  # first: it comes with every request
+            return Level.WARNING if outcome in ("failed", "cut") else LEVELS[Ended]
         case Reloaded(accepted=False):
             return Level.ERROR
-        case Ended(outcome="failed" | "cut"):
-            return Level.WARNING
         case AlertPosted(delivery="pending"):
             return Level.WARNING
         case AlertPosted(delivery="failed"):

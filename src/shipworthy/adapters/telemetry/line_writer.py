@@ -59,7 +59,8 @@ class LineWriter:
             self._waiting_bytes += len(line)
             if self._thread is None:
                 self._begin()
-        self._wake.set()
+        if not self._wake.is_set():  # set, the writer has yet to look at the lines, and will find this one
+            self._wake.set()
         if urgent:
             self._hurry.set()
 

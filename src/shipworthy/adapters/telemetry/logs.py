@@ -13,12 +13,15 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
+from msgspec.structs import asdict
+
 from shipworthy.adapters.telemetry.bucket import Bucket
+from shipworthy.adapters.telemetry.ended_line import EndedLine
 from shipworthy.adapters.telemetry.levels import Level, level_of
 from shipworthy.adapters.telemetry.line_writer import LineWriter, Stream
 from shipworthy.adapters.telemetry.redaction import excerpt
 from shipworthy.adapters.telemetry.rendering import Render, Value, json_line, pretty_line
-from shipworthy.model.observation import Observation, Refused
+from shipworthy.model.observation import Ended, Observation, Refused
 from shipworthy.model.op import Clock, SystemClock
 
 LINE_BYTES_MAX = 16_384
@@ -45,6 +48,7 @@ class JsonLog:
         self._process = process
         self._level = level
         self._render = render
+        self._ended = EndedLine(process) if render is json_line else None
         self._clock = clock or SystemClock()
         self._strangers = Bucket(STRANGERS_PER_S, STRANGERS_BURST, self._clock)
         self._libraries = Bucket(STRANGERS_PER_S, STRANGERS_BURST, self._clock)
@@ -64,8 +68,12 @@ class JsonLog:
         ):
             return
         kind = type(observation)
-        fields = {name: getattr(observation, name) for name in kind.__struct_fields__}
-        self.say(level, event_name(kind), fields)
+        if isinstance(observation, Ended) and self._ended is not None:
+            line = self._ended.line(self._clock.unix_ns(), level, observation)
+            if line:
+                self._writer.put(line)
+                return
+        self.say(level, event_name(kind), asdict(observation))
 
     def say(self, level: Level, event: str, fields: Mapping[str, Value]) -> None:
         """One line. Texts are redacted, then cut so that the whole line keeps LINE_BYTES_MAX."""

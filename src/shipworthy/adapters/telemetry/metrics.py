@@ -8,6 +8,10 @@ and names the value class itself, so that an import that came earlier does no ha
 Why are files made at full size at once? They are mapped into memory: on a full disk the first write to a page that was never
 allocated kills the process by SIGBUS. A full disk may refuse the start here; it never ends a request.
 
+Ended exchanges, which come with every request, are counted in memory first (``tallies``) and written by the tick of
+``watch_loop``, or by the next one that ends; ``kill -9`` may lose those of the last WRITE_EVERY_S. Everything else is
+written at once.
+
 Money is never read off metrics: the charged-USD counter is a float, for dashboards. Bills come from charge lines.
 """
 
@@ -17,12 +21,12 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shipworthy.model.errors import StartRefused
-from shipworthy.model.money import NANO_PER_USD
 from shipworthy.model.observation import (
     AdminActed,
     AlertPosted,
@@ -46,8 +50,10 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from shipworthy.adapters.telemetry.families import Families
+    from shipworthy.adapters.telemetry.tallies import Tallies
 
 LOOP_TICK_S = 0.25
+WRITE_EVERY_S = LOOP_TICK_S
 CIRCUIT_STATES = {"closed": 0, "half-open": 1, "half_open": 1, "open": 2}
 
 
@@ -60,8 +66,12 @@ class Metrics:
     def __init__(self, directory: Path, process_id: str) -> None:
         registry = open_files(directory, process_id)
         from shipworthy.adapters.telemetry.families import Families
+        from shipworthy.adapters.telemetry.tallies import Tallies
 
         self._families: Families = Families(registry)
+        self._tallies: Tallies = Tallies(self._families)
+        self._write_s = 0.0  # when the tallies are to be written again
+        weakref.finalize(self, self._tallies.write)  # at the latest when the process ends
         self._losses: list[tuple[str, Callable[[], int], int]] = []
 
     def __call__(self, observation: Observation) -> None:
@@ -107,13 +117,14 @@ class Metrics:
         self._losses.append((sink, read, 0))
 
     async def watch_loop(self) -> None:
-        """Measures how late the event loop is, four times a second, until it is cancelled."""
+        """Measures how late the event loop is and writes what ended, four times a second, until it is cancelled."""
         lag = self._families.loop_lag.child()
         while True:
             due_s = time.monotonic() + LOOP_TICK_S
             await asyncio.sleep(LOOP_TICK_S)
             lag.observe(max(0.0, time.monotonic() - due_s))
             self.look_at_losses()
+            self.write_through()
 
     def look_at_losses(self) -> None:
         for place, (sink, read, told) in enumerate(self._losses):
@@ -122,30 +133,14 @@ class Metrics:
                 self._losses[place] = (sink, read, lost)
 
     def _ended(self, ended: Ended) -> None:
-        f = self._families
-        use_case = ended.use_case if named_by_us(ended) else "unknown"
-        f.exchanges.child(ended.tenant, use_case, ended.model, ended.outcome, ended.code).inc()
-        if ended.input_tokens:
-            f.tokens.child(ended.tenant, use_case, ended.model, "input").inc(ended.input_tokens)
-        if ended.output_tokens:
-            f.tokens.child(ended.tenant, use_case, ended.model, "output").inc(ended.output_tokens)
-        if ended.charged_nano:
-            f.charged.child(ended.tenant, use_case, ended.model).inc(ended.charged_nano / NANO_PER_USD)
-        if ended.overrun_nano:
-            f.overrun.child(ended.tenant, use_case, ended.model).inc(ended.overrun_nano / NANO_PER_USD)
-        if ended.model:
-            f.duration.child(use_case, ended.model).observe(ended.duration_ms / 1_000)
-        if ended.first_token_ms:
-            f.first_token.child(use_case, ended.model).observe(ended.first_token_ms / 1_000)
+        self._tallies.add(ended)
+        if time.monotonic() >= self._write_s:
+            self.write_through()
 
-
-def named_by_us(ended: Ended) -> bool:
-    """Whether ``use_case`` stands in the manifest. Until policy has looked it up it is a text of the client's choice."""
-    return not ended.code.startswith(("identify.", "decode.")) and ended.code not in UNDECIDED
-
-
-UNDECIDED = ("authorize.unknown_use_case", "authorize.no_role")
-"""What is answered also to whoever names a use case that there is not."""
+    def write_through(self) -> None:
+        """Writes what ended since it was last written. On the event loop's thread, where exchanges end, or after it."""
+        self._write_s = time.monotonic() + WRITE_EVERY_S
+        self._tallies.write()
 
 
 def open_files(directory: Path, process_id: str) -> CollectorRegistry:

@@ -45,7 +45,7 @@ def redact(text: str) -> str:
     """``text`` without what looks like a credential, scanned whole."""
     if text in _plain:
         return text
-    if len(text) == 36 and _EXCHANGE_ID.fullmatch(text):
+    if len(text) == 36 and is_exchange_id(text):
         return text
     if _HINTS.search(text) is not None:
         return CREDENTIAL.sub(BLANK, text)
@@ -54,6 +54,10 @@ def redact(text: str) -> str:
             _plain.clear()
         _plain.add(text)
     return text
+
+
+def is_exchange_id(text: str) -> bool:
+    return _EXCHANGE_ID.fullmatch(text) is not None
 
 
 def excerpt(text: str, chars_max: int, *, tail: bool = False) -> str:

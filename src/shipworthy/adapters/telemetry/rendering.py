@@ -28,7 +28,16 @@ def json_line(unix_ns: int, level: Level, process: str, event: str, fields: Mapp
         text = _dumps(
             {name: value if value == value and value not in _INFINITE else None for name, value in line.items()}
         )
-    return text.replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+    return _printed(text).encode("ascii") + b"\n"
+
+
+def quoted(text: str) -> str:
+    """``text`` as ``json_line`` writes it, with its quotes."""
+    return _printed(_dumps(text))
+
+
+def _printed(text: str) -> str:
+    return text.replace("\x7f", "\\u007f")
 
 
 HEAD = frozenset({"ts", "level", "process", "event"})
