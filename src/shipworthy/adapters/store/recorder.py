@@ -2,8 +2,8 @@
 
 ``record`` and ``intended`` return when what they were given is committed; ``enqueue`` and ``intend`` return at once. All
 share one bounded queue and one writer thread, which takes what has gathered while the last batch was under way: under load
-batches grow by themselves. The thread keeps encoding, sealing and the store's answers off the event loop. An intent whose
-exchange ends before it was written is left out.
+batches grow by themselves; and a second thread encodes and seals what waits while the store is at the batch before. Both
+keep their work off the event loop. An intent whose exchange ends before it was written is left out.
 
 What a caller was told is recorded stays recorded, whatever is killed: the answer comes after the commit. What is said twice
 because an answer was lost counts once (migration 0004). An entry whose caller gave up waiting stays in the queue and is

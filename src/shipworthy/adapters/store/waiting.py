@@ -32,7 +32,6 @@ class RecorderBounds(Struct, frozen=True):
     queue_entries_max: int = 20_000
     queue_bytes_max: int = 128 * 1024 * 1024
     batch_entries_max: int = 256
-    batch_entries_min: int = 64  # so many go at once; more only as far as they are made ahead
     batch_bytes_max: int = 8 * 1024 * 1024
     gather_ms: float = 10.0  # how long enqueued entries gather; one that is waited for is not kept waiting
     retry_ms_min: float = 50.0
@@ -119,8 +118,7 @@ class Waiting:
             self._gather()
             batch: list[Item] = []
             size = 0
-            most = min(max(self._ahead, self._bounds.batch_entries_min), self._bounds.batch_entries_max)
-            while self._queue and len(batch) < most:
+            while self._queue and len(batch) < self._bounds.batch_entries_max:
                 if batch and size + self._queue[0].size > self._bounds.batch_bytes_max:
                     break
                 batch.append(self._queue.popleft())
