@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from shipworthy.adapters.providers import failures
-from shipworthy.adapters.providers.http import AiohttpTransport, Endpoint
+from shipworthy.adapters.providers.http import Endpoint, HttpTransport
 from shipworthy.adapters.providers.reply import StreamedReply, WholeReply, read_whole
 from shipworthy.adapters.providers.settings import HttpConfig
 from shipworthy.adapters.providers.transport import Answer, Transport
@@ -36,7 +36,7 @@ class HttpUpstream:
         images: bool = True,
         transport: Transport | None = None,
     ) -> None:
-        self._transport = transport or AiohttpTransport(endpoint, tuple(PATHS.values()))
+        self._transport = transport or HttpTransport(endpoint, tuple(PATHS.values()))
         self._settings = settings
         self._secrets = secrets
         self._default_stop = default_stop
