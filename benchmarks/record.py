@@ -33,9 +33,8 @@ from shipworthy.adapters.store import migrate
 from shipworthy.adapters.store.keyring import Kek, Keyring
 from shipworthy.adapters.store.ledger import claims_json
 from shipworthy.adapters.store.pool import Store
-from shipworthy.adapters.store.recorder import PostgresRecorder
+from shipworthy.adapters.store.recorder import PostgresRecorder, RecorderBounds
 from shipworthy.adapters.store.vault import Vault
-from shipworthy.adapters.store.waiting import RecorderBounds
 from shipworthy.kit import rows
 from shipworthy.kit.builders import a_charge, a_claim, an_estimate
 from shipworthy.model.exchange import Bodies, Row
@@ -61,7 +60,7 @@ class Round(Struct):
     mode: str
     size: int
     per_second: float
-    writer_us: float  # CPU of the recorder's two threads, an exchange
+    writer_us: float  # CPU of the writer's thread, an exchange
     client_us: float  # of the whole worker
     postgres_us: float
     commit_ms: float  # median wait of a strict caller for its row; 0 = nobody waited
@@ -166,7 +165,7 @@ class Bench:
 
 
 def writer_s() -> float:
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("recorder") and thread.ident]
+    threads = [thread for thread in threading.enumerate() if thread.name == "recorder" and thread.ident]
     return sum(time.clock_gettime(time.pthread_getcpuclockid(thread.ident)) for thread in threads if thread.ident)
 
 

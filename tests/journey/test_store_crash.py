@@ -16,10 +16,9 @@ import uvloop
 from shipworthy.adapters.store.keyring import Kek, Keyring
 from shipworthy.adapters.store.ledger import PostgresLedger
 from shipworthy.adapters.store.pool import Store
-from shipworthy.adapters.store.recorder import PostgresRecorder
+from shipworthy.adapters.store.recorder import PostgresRecorder, RecorderBounds
 from shipworthy.adapters.store.sweep import StoreSweeper
 from shipworthy.adapters.store.vault import Vault
-from shipworthy.adapters.store.waiting import RecorderBounds
 from shipworthy.control.sweep import sweep
 from shipworthy.kit.builders import a_charge, a_claim, a_row, a_settled_row, an_estimate, an_op
 from shipworthy.model.errors import StoreUnavailable

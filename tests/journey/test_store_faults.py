@@ -16,9 +16,8 @@ from shipworthy.adapters.store.batch import BatchWriter
 from shipworthy.adapters.store.keyring import Kek, Keyring
 from shipworthy.adapters.store.ledger import LedgerBounds, PostgresLedger
 from shipworthy.adapters.store.pool import Bounds, Store, StoreRole
-from shipworthy.adapters.store.recorder import PostgresRecorder
+from shipworthy.adapters.store.recorder import ENTRY_BYTES, PostgresRecorder, RecorderBounds
 from shipworthy.adapters.store.vault import Vault
-from shipworthy.adapters.store.waiting import ENTRY_BYTES, RecorderBounds
 from shipworthy.kit.builders import a_charge, a_claim, a_row, a_settled_row, an_estimate, an_op
 from shipworthy.model.errors import StoreUnavailable
 from shipworthy.model.exchange import Bodies

@@ -93,9 +93,32 @@ def texts(values: Sequence[str]) -> Ready:
     return _array(TEXT, len(values), _sized([value.encode() for value in values]))
 
 
-def documents(values: Sequence[bytes]) -> Ready:
-    """Texts that are encoded already."""
-    return _array(TEXT, len(values), _sized(values))
+class Documents:
+    """An array of JSON texts, written one behind the other: nothing is copied before it is sent."""
+
+    def __init__(self) -> None:
+        self.text = bytearray(_head.size)
+        self._begin = 0  # of the element that is open
+        self._count = 0
+
+    def open(self) -> bytearray:
+        """Where the next element is to be appended, until ``close``."""
+        self._begin = len(self.text)
+        self.text += _NULL
+        return self.text
+
+    @property
+    def begin(self) -> int:
+        """Where the open element's text begins."""
+        return self._begin + _length.size
+
+    def close(self) -> None:
+        _length.pack_into(self.text, self._begin, len(self.text) - self.begin)
+        self._count += 1
+
+    def ready(self) -> Ready:
+        _head.pack_into(self.text, 0, 1, 0, TEXT, self._count, 1)
+        return Ready(ARRAY_OF[TEXT], self.text)
 
 
 def byteas(values: Sequence[bytes]) -> Ready:

@@ -20,9 +20,8 @@ from shipworthy.adapters.store.arrays import take_ready
 from shipworthy.adapters.store.blocks import blocks
 from shipworthy.adapters.store.intents import intention
 from shipworthy.adapters.store.rows import clean_text
-from shipworthy.adapters.store.settlement import settlement
-from shipworthy.adapters.store.sheets import Sheet, sheet
-from shipworthy.adapters.store.vault import DataKey, Vault, Wrapped
+from shipworthy.adapters.store.settlement import Part, settlement
+from shipworthy.adapters.store.vault import DataKey, Vault, Wrapped, seal
 from shipworthy.model.errors import StoreUnavailable
 from shipworthy.ports import Entry, Intent
 
@@ -49,16 +48,14 @@ class BatchWriter:
         self._conn: Connection | None = None
         self._ready = False  # whether the connection is set up, and holds the worker's lock
 
-    def write(self, entries: Sequence[Entry], *, ahead: Sequence[Sheet] = (), presume: bool = False) -> frozenset[UUID]:
+    def write(self, entries: Sequence[Entry], *, presume: bool = False) -> frozenset[UUID]:
         """Commits all of ``entries`` or raises and commits none; returns the ids of the rows that are new.
 
-        ``ahead`` are sheets of some of them, for which this need not be done any more. With ``presume`` an entry stands only
-        where its hold still does. Raises psycopg's errors.
+        With ``presume`` an entry stands only where its hold still does. Raises psycopg's errors.
         """
-        made = {each.entry.row.id: each for each in ahead}
         with self._connected() as conn:
             grouped = [list(group) for _, group in groupby(sorted(entries, key=_order), key=_tenant)]
-            questions = [self._settlement(conn, group, made, presume) for group in grouped]
+            questions = [self._settlement(conn, group, presume) for group in grouped]
             answers = self._ask(conn, self._sql["settle"], questions)
             return frozenset().union(*map(_new, answers, grouped))
 
@@ -104,17 +101,21 @@ class BatchWriter:
                 self.disconnect()
             raise
 
-    def _settlement(
-        self, conn: Connection, entries: Sequence[Entry], made: Mapping[UUID, Sheet], presume: bool
-    ) -> dict[str, object]:
-        sheets = [self._sheet(conn, entry, made.get(entry.row.id)) for entry in entries]
-        return settlement(entries[0].row.tenant, sheets, presume, self._now() if self._now else None)
+    def _settlement(self, conn: Connection, entries: Sequence[Entry], presume: bool) -> dict[str, object]:
+        parts = [part for place, entry in enumerate(entries, 1) for part in self._seal(conn, place, entry)]
+        return settlement(entries[0].row.tenant, entries, parts, presume, self._now() if self._now else None)
 
-    def _sheet(self, conn: Connection, entry: Entry, made: Sheet | None) -> Sheet:
-        key = None
-        if entry.bodies is not None:
-            key = self._data_key(conn, entry.row.tenant, clean_text(entry.row.subject))
-        return made if made is not None and made.stands(entry, key) else sheet(entry, key)
+    def _seal(self, conn: Connection, place: int, entry: Entry) -> Sequence[Part]:
+        if entry.bodies is None:
+            return ()
+        row, bodies = entry.row, entry.bodies
+        key = self._data_key(conn, row.tenant, clean_text(row.subject))
+        sides = (("request", bodies.request), ("reply", bodies.reply))
+        return [
+            Part(place, part, seal(key, row.tenant, row.id, part, clear), bodies.truncated)
+            for part, clear in sides
+            if clear
+        ]
 
     def _data_key(self, conn: Connection, tenant: str, subject: str) -> DataKey:
         """The key with which to seal what this subject says: cached, stored, or new. Committed before it is used."""

@@ -2,8 +2,8 @@
 
 ``record`` and ``intended`` return when what they were given is committed; ``enqueue`` and ``intend`` return at once. All
 share one bounded queue and one writer thread, which takes what has gathered while the last batch was under way: under load
-batches grow by themselves; and a second thread encodes and seals what waits while the store is at the batch before. Both
-keep their work off the event loop. An intent whose exchange ends before it was written is left out.
+batches grow by themselves. The thread keeps encoding, sealing and the store's answers off the event loop. An intent whose
+exchange ends before it was written is left out.
 
 What a caller was told is recorded stays recorded, whatever is killed: the answer comes after the commit. What is said twice
 because an answer was lost counts once (migration 0004). An entry whose caller gave up waiting stays in the queue and is
@@ -14,22 +14,72 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
 import psycopg
+from msgspec import Struct, structs
 
 from shipworthy.adapters.store.batch import BatchWriter
 from shipworthy.adapters.store.pool import Store, StoreRole
-from shipworthy.adapters.store.sheets import sheet_ahead
 from shipworthy.adapters.store.trouble import first_line, passing, unavailable
 from shipworthy.adapters.store.vault import Vault
-from shipworthy.adapters.store.waiting import Item, RecorderBounds, Waiting
 from shipworthy.model.errors import ShipworthyError, StoreUnavailable
+from shipworthy.model.exchange import Bodies
 from shipworthy.model.observation import Failed, StoreDegraded
 from shipworthy.model.op import Observe
 from shipworthy.ports import Entry, Intent
+
+ENTRY_BYTES = 8_192
+"""Of a row without its bodies in memory, about. An intent keeps its request: never more bytes than its ceiling of tokens."""
+
+
+class RecorderBounds(Struct, frozen=True):
+    """Every bound of the record's way into the store."""
+
+    record_s: float = 10.0  # how long `record` waits for its commit
+    intend_s: float = 3.0  # how long `intended` does: nothing was sent yet, so that a refusal costs nothing
+    queue_entries_max: int = 20_000
+    queue_bytes_max: int = 128 * 1024 * 1024
+    batch_entries_max: int = 256
+    batch_bytes_max: int = 8 * 1024 * 1024
+    gather_ms: float = 10.0  # how long enqueued entries gather; one that is waited for is not kept waiting
+    retry_ms_min: float = 50.0
+    retry_ms_max: float = 1_000.0
+
+
+class Item:
+    """An entry or an intent in the queue. ``waiter`` is None when nobody waits for its commit."""
+
+    __slots__ = ("late", "size", "waiter", "what")
+
+    def __init__(self, what: Entry | Intent, waiter: asyncio.Future[None] | None) -> None:
+        self.what = what
+        self.waiter = waiter
+        self.late = False
+        self.size = ENTRY_BYTES + (
+            _bytes_of(what.bodies) if isinstance(what, Entry) else what.hold.estimate.input_tokens
+        )
+
+    def entry(self) -> Entry | None:
+        """The entry as it is written; None of an intent."""
+        entry = self.what
+        if not isinstance(entry, Entry):
+            return None
+        if not self.late:
+            return entry
+        return structs.replace(entry, row=structs.replace(entry.row, flags=(*entry.row.flags, "record_late")))
+
+    def intent(self) -> Intent | None:
+        """The intent, if it is one that still has to be written."""
+        return self.what if isinstance(self.what, Intent) and not self.what.void else None
+
+
+def _bytes_of(bodies: Bodies | None) -> int:
+    return len(bodies.request) + len(bodies.reply) if bodies is not None else 0
 
 
 class PostgresRecorder:
@@ -49,13 +99,14 @@ class PostgresRecorder:
         self._observe = observe
         self._settled = settled
         self._writer = BatchWriter(store.conninfo(StoreRole.RECORDER), vault, now, worker)
-        self._vault = vault
-        self._line = Waiting(self._bounds)
+        self._queue: deque[Item] = deque()
+        self._bytes = 0  # of everything that is not committed yet
+        self._awaited = 0  # entries in the queue that somebody waits for
+        self._writing = 0
+        self._changed = threading.Condition()
+        self._closing_at: float | None = None  # monotonic: until then the queue is drained
         self._trouble = ""  # why the last batch failed; "" when it did not
-        self._threads = [
-            threading.Thread(target=self._run, name="recorder", daemon=True),
-            threading.Thread(target=self._make_ahead, name="recorder-ahead", daemon=True),
-        ]
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     async def record(self, entry: Entry) -> None:
         await self._committed(entry, self._bounds.record_s)
@@ -84,46 +135,80 @@ class PostgresRecorder:
     @property
     def waiting(self) -> int:
         """Entries that are not committed yet."""
-        return len(self._line)
+        return len(self._queue) + self._writing
 
     async def close(self, within_s: float = 10.0) -> int:
         """Drains the queue for at most ``within_s``; returns how many entries were left behind: the sweeper settles those
         that held money, and each is observed."""
-        self._line.close(within_s)
-        if self._threads[0].is_alive():
-            await asyncio.to_thread(self._threads[0].join, within_s + 2.0)
+        with self._changed:
+            self._closing_at = time.monotonic() + within_s
+            self._changed.notify()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, within_s + 2.0)
         left = self.waiting
         if left:
             self._observe(StoreDegraded("recorder.close", self._trouble or "the drain time is over", left))
         return left
 
+    # ---------------------------------------------------------------------------------------- the queue
+
     def _put(self, what: Entry | Intent, waiter: asyncio.Future[None] | None) -> Item:
-        if self._threads[-1].ident is None:
-            for thread in self._threads:
-                thread.start()
         item = Item(what, waiter)
-        self._line.put(item, self._trouble)
+        with self._changed:
+            if self._closing_at is not None:
+                raise StoreUnavailable("store.closed: the recorder is draining and takes nothing new")
+            if self._thread.ident is None:
+                self._thread.start()
+            full = self.waiting >= self._bounds.queue_entries_max
+            if full or (self._bytes + item.size > self._bounds.queue_bytes_max and self.waiting):
+                raise StoreUnavailable(f"store.queue_full: {self.waiting} entries wait to be recorded; {self._trouble}")
+            if isinstance(what, Entry) and what.hold is not None and isinstance(what.hold.intent, Intent):
+                what.hold.intent.revoke()
+            self._queue.append(item)
+            self._bytes += item.size
+            self._awaited += waiter is not None
+            # what only gathers need not wake the writer: it looks again by itself, within gather_ms
+            if waiter is not None or len(self._queue) in (1, self._bounds.batch_entries_max):
+                self._changed.notify()
         return item
 
-    # ---------------------------------------------------------------------------------------- beside the writer
+    def _take(self) -> list[Item]:
+        """The next batch; empty when the recorder is closed and drained."""
+        with self._changed:
+            while not self._queue and self._closing_at is None:
+                self._changed.wait()
+            self._gather()
+            batch: list[Item] = []
+            size = 0
+            while self._queue and len(batch) < self._bounds.batch_entries_max:
+                if batch and size + self._queue[0].size > self._bounds.batch_bytes_max:
+                    break
+                batch.append(self._queue.popleft())
+                size += batch[-1].size
+                self._awaited -= batch[-1].waiter is not None
+            self._writing = len(batch)
+            return batch
 
-    def _make_ahead(self) -> None:
-        """Sheets of the next batch, while the store is at the last one."""
-        while (item := self._line.next_ahead()) is not None:
-            entry = item.entry()
-            with suppress(Exception):  # a defect in one row: the writer meets it again, and names its entry
-                item.sheet = sheet_ahead(entry, self._vault) if entry is not None else None
+    def _gather(self) -> None:
+        """Lets enqueued entries gather, unless one is waited for or there are enough."""
+        until = time.monotonic() + self._bounds.gather_ms / 1e3
+        while not self._awaited and len(self._queue) < self._bounds.batch_entries_max and self._closing_at is None:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return
+            self._changed.wait(left_s)
 
     # ---------------------------------------------------------------------------------------- the writer's thread
 
     def _run(self) -> None:
         try:
-            while batch := self._line.take():
+            while batch := self._take():
                 if not self._write(batch):
                     return
-                self._line.written(batch)
+                with self._changed:
+                    self._bytes -= sum(item.size for item in batch)
+                    self._writing = 0
         finally:
-            self._line.end()
             self._writer.disconnect()
 
     def _write(self, batch: Sequence[Item]) -> bool:
@@ -136,8 +221,8 @@ class PostgresRecorder:
                 away = error if isinstance(error, StoreUnavailable) else unavailable(error)
                 if away is None:
                     return self._divide(batch, error)
-                self._degraded(away)
-                if not self._line.pause(0.0 if passing(error) and not self._trouble else pause_ms / 1e3):
+                self._degraded(away, len(batch))
+                if not self._pause(0.0 if passing(error) and not self._trouble else pause_ms / 1e3):
                     self._resolve(batch, away)
                     return False
                 self._trouble = str(away)
@@ -154,7 +239,7 @@ class PostgresRecorder:
         if intents := [intent for item in batch if (intent := item.intent()) is not None]:
             self._writer.intend(intents)
         if entries := [entry for item in batch if (entry := item.entry()) is not None]:
-            self._writer.write(entries, ahead=[item.sheet for item in batch if item.sheet is not None])
+            self._writer.write(entries)
 
     def _divide(self, batch: Sequence[Item], error: Exception) -> bool:
         """One bad entry fails the whole batch: halves are tried until it stands alone."""
@@ -167,9 +252,21 @@ class PostgresRecorder:
         self._resolve(batch, StoreUnavailable(f"store.refused: the row of {of} cannot be stored ({first_line(error)})"))
         return True
 
-    def _degraded(self, away: StoreUnavailable) -> None:
+    def _degraded(self, away: StoreUnavailable, batch: int) -> None:
         if not self._trouble:
-            self._observe(StoreDegraded("recorder", str(away), len(self._line)))
+            self._observe(StoreDegraded("recorder", str(away), batch + len(self._queue)))
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits before the next try; False when the drain time is over."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if self._closing_at is not None and now >= self._closing_at:
+                    return False
+                if now >= until:
+                    return True
+                self._changed.wait(until - now)
 
     def _resolve(self, batch: Sequence[Item], failed: StoreUnavailable | None) -> None:
         """Tells whoever waits; on their loop, and before them whoever settles."""

@@ -6,18 +6,32 @@ columns, which the store takes apart once. Levels repeat: a batch's distinct lis
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+
+import msgspec
+from msgspec import Struct
 
 from shipworthy.adapters.store import arrays
 from shipworthy.adapters.store.ledger import claims_json
 from shipworthy.adapters.store.rows import encode
-from shipworthy.adapters.store.sheets import Sheet
+from shipworthy.adapters.store.vault import Sealed
 from shipworthy.model.exchange import Outcome
 from shipworthy.model.ledger import Claim
 from shipworthy.ports import Entry
 
 NO_PATH = -1
+_encoder = msgspec.json.Encoder()
+
+
+class Part(Struct, frozen=True, gc=False):
+    """One sealed body: of which entry (from 1), and which side."""
+
+    place: int
+    part: str
+    sealed: Sealed
+    truncated: bool
 
 
 class Paths:
@@ -50,17 +64,17 @@ class Paths:
         return b"[%b]" % b",".join(self._claims)
 
 
-def settlement(tenant: str, sheets: Sequence[Sheet], presume: bool, now: datetime | None) -> dict[str, object]:
-    """``sheets`` are all of ``tenant`` and in the order of their entries' ids."""
-    entries = [made.entry for made in sheets]
-    bodies = [(place, part, sealed) for place, made in enumerate(sheets, 1) for part, sealed in made.parts]
+def settlement(
+    tenant: str, entries: Sequence[Entry], parts: Sequence[Part], presume: bool, now: datetime | None
+) -> dict[str, object]:
+    """``entries`` are all of ``tenant`` and in the order of their ids; ``parts`` in the order of the entries."""
     paths = Paths()
     path = [paths.place(entry.hold.claims) if entry.hold is not None else NO_PATH for entry in entries]
     return {
         "tenant": tenant,
         "presume": presume,
         "now": now,
-        "rows": _rows(sheets, path, paths),
+        "rows": _rows(entries, path, paths, parts),
         "paths": arrays.jsonb(paths.json()),
         "ids": arrays.uuids([entry.row.id for entry in entries]),
         "arrived": arrays.bigints([entry.row.arrived_unix_ns for entry in entries]),
@@ -70,17 +84,13 @@ def settlement(tenant: str, sheets: Sequence[Sheet], presume: bool, now: datetim
         "counts": arrays.booleans([entry.row.outcome is not Outcome.REFUSED for entry in entries]),
         "lease": arrays.uuids([entry.hold.lease_id if entry.hold is not None else None for entry in entries]),
         "taken": arrays.bigints([_taken(entry) for entry in entries]),
-        "body_of": arrays.integers([place for place, _, _ in bodies]),
-        "body_parts": arrays.texts([part for _, part, _ in bodies]),
-        "body_keys": arrays.uuids([sealed.key_id for _, _, sealed in bodies]),
-        "body_nonces": arrays.byteas([sealed.nonce for _, _, sealed in bodies]),
-        "body_texts": arrays.byteas([sealed.ciphertext for _, _, sealed in bodies]),
-        "body_cut": arrays.booleans([_truncated(entries[place - 1]) for place, _, _ in bodies]),
+        "body_of": arrays.integers([part.place for part in parts]),
+        "body_parts": arrays.texts([part.part for part in parts]),
+        "body_keys": arrays.uuids([part.sealed.key_id for part in parts]),
+        "body_nonces": arrays.byteas([part.sealed.nonce for part in parts]),
+        "body_texts": arrays.byteas([part.sealed.ciphertext for part in parts]),
+        "body_cut": arrays.booleans([part.truncated for part in parts]),
     }
-
-
-def _truncated(entry: Entry) -> bool:
-    return entry.bodies is not None and entry.bodies.truncated
 
 
 def _taken(entry: Entry) -> int:
@@ -90,7 +100,26 @@ def _taken(entry: Entry) -> int:
     return min(entry.row.charged_nano, entry.hold.estimate.amount_nano)
 
 
-def _rows(sheets: Sequence[Sheet], path: Sequence[int], paths: Paths) -> arrays.Ready:
-    """The rows as JSON, each with its levels."""
-    levels = [paths.levels(place) if place >= 0 else b"[]" for place in path]
-    return arrays.documents([b'%b,"levels":%b}' % (made.row, of) for made, of in zip(sheets, levels, strict=True)])
+def _rows(entries: Sequence[Entry], path: Sequence[int], paths: Paths, parts: Sequence[Part]) -> arrays.Ready:
+    """The rows as JSON, each with its levels and the hashes of its bodies."""
+    digests = [b"" for _ in entries]
+    for part in parts:
+        hexed = hashlib.sha256(part.sealed.ciphertext).hexdigest()
+        digests[part.place - 1] += f',"{part.part}_sha256":"\\\\x{hexed}"'.encode()
+    rows = arrays.Documents()
+    for entry, place, digest in zip(entries, path, digests, strict=True):
+        text = rows.open()
+        _append(text, rows.begin, entry)
+        text[-1:] = b',"levels":%b%b}' % (paths.levels(place) if place >= 0 else b"[]", digest)
+        rows.close()
+    return rows.ready()
+
+
+def _append(text: bytearray, begin: int, entry: Entry) -> None:
+    """The row's JSON, at the end of ``text``. What PostgreSQL cannot hold is rare, and costs only its own row."""
+    try:
+        _encoder.encode_into(entry.row, text, -1)
+    except UnicodeEncodeError:  # a lone surrogate
+        text[begin:] = encode(entry.row)
+    if text.find(b"\\u0000", begin) >= 0:
+        text[begin:] = encode(entry.row)
