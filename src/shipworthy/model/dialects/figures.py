@@ -50,14 +50,23 @@ def believed(value: Json, figures: Figures) -> tuple[Usage | None, bool]:
 
 def openai_figures(said: Object) -> Usage:
     inputs, outputs = details(said, "prompt_tokens_details"), details(said, "completion_tokens_details")
-    output, reasoning = figure(said, "completion_tokens"), figure(outputs, "reasoning_tokens")
-    total = said.get("total_tokens")
-    prompt = figure(said, "prompt_tokens", demanded=True)
+    return openai_sums(
+        prompt=figure(said, "prompt_tokens", demanded=True),
+        output=figure(said, "completion_tokens"),
+        total=said.get("total_tokens"),
+        read=figure(inputs, "cached_tokens") or figure(said, "prompt_cache_hit_tokens"),
+        written=figure(inputs, "cache_write_tokens"),
+        reasoning=figure(outputs, "reasoning_tokens"),
+        audio_in=figure(inputs, "audio_tokens"),
+        audio_out=figure(outputs, "audio_tokens"),
+    )
+
+
+def openai_sums(
+    *, prompt: int, output: int, total: Json, read: int, written: int, reasoning: int, audio_in: int, audio_out: int
+) -> Usage:
     if reasoning and total == prompt + output + reasoning:  # some servers count reasoning beside the output, not in it
         output += reasoning
-    read = figure(inputs, "cached_tokens") or figure(said, "prompt_cache_hit_tokens")
-    written = figure(inputs, "cache_write_tokens")
-    audio_in, audio_out = figure(inputs, "audio_tokens"), figure(outputs, "audio_tokens")
     if audio_in > prompt or audio_out > output:
         raise Unbelievable("audio_tokens")
     return Usage(

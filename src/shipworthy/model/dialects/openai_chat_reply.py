@@ -7,6 +7,7 @@ import msgspec
 from shipworthy.model.chat import Delta, DeltaKind, Event, Path
 from shipworthy.model.dialects.figures import openai_usage
 from shipworthy.model.dialects.hear import Hearing, a_string, an_index, array_of_objects, invalid, payload_object
+from shipworthy.model.dialects.openai_chat_usual import usual_event, usual_reply
 from shipworthy.model.dialects.strict import Json, Object, words
 
 DONE = b"[DONE]"
@@ -20,16 +21,24 @@ AUDIO = words("id data expires_at transcript")
 
 def decode_reply(body: bytes) -> Event:
     """A whole answer. Raises ProviderFailure INVALID when it is none."""
-    said = payload_object(body)
-    return read(said, body, "", "message", done=True)
+    return usual_reply(body) or read_reply(body)
 
 
 def decode_event(payload: bytes, event_name: str = "") -> Event:
     """One server-sent event. Raises ProviderFailure INVALID when it is none of this dialect's."""
+    if payload == DONE:
+        return Event(raw=DONE, done=True)
+    return usual_event(payload, event_name) or read_event(payload, event_name)
+
+
+def read_reply(body: bytes) -> Event:
+    return read(payload_object(body), body, "", "message", done=True)
+
+
+def read_event(payload: bytes, event_name: str) -> Event:
     if payload.strip() == DONE:
         return Event(raw=DONE, done=True)
-    said = payload_object(payload)
-    return read(said, payload, event_name, "delta", done=False)
+    return read(payload_object(payload), payload, event_name, "delta", done=False)
 
 
 def read(said: Object, payload: bytes, event_name: str, key: str, *, done: bool) -> Event:

@@ -6,11 +6,14 @@ blank line is given all the same (``end``). Ids and retry times are left aside: 
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from shipworthy.model.errors import FailureKind, ProviderFailure
 
 EVENT_BYTES_MAX = 16 * 1024 * 1024
 """One event, its lines included: an image in base64 fits; a stream without line ends does not fill memory."""
 
+DATA = b"data: "
 BOM = b"\xef\xbb\xbf"
 LEFT_ASIDE = frozenset({b"", b"id", b"retry"})
 """Comments and what nothing here needs. Any other line, which the standard ignores, is refused: a proxy's error page in
@@ -35,23 +38,39 @@ class SseSplitter:
         """The events that ``chunk`` completes. Raises ProviderFailure INVALID when one grows beyond its bound."""
         if b"\r" in chunk or self._cr_last:
             chunk = self._with_lf_only(chunk)
+        if self._buffer or not self._started:
+            chunk = self._joined(chunk)
+        *blocks, rest = chunk.split(b"\n\n")
+        if rest:
+            self._buffer += rest
+            self._searched = len(rest) - 1
+            if len(rest) > self._bytes_max:
+                self._too_large()
+        events: list[Framed] = []
+        for block in blocks:
+            if block.startswith(DATA) and b"\n" not in block:  # nearly every event
+                if len(block) > len(DATA):
+                    events.append(("", block[len(DATA) :]))
+            else:
+                dispatch(block, events)
+        return events
+
+    def _joined(self, chunk: bytes) -> bytes:
+        """``chunk`` behind what waits for it; nothing yet while that completes no event."""
         buffer = self._buffer
         buffer += chunk
-        if not self._started and not self._start():
-            return []
-        events: list[Framed] = []
-        start, end = 0, buffer.find(b"\n\n", self._searched)
-        while end >= 0:
-            self._dispatch(bytes(buffer[start:end]), events)
-            start = end + 2
-            end = buffer.find(b"\n\n", start)
-        if start:
-            del buffer[:start]
+        if (self._started or self._start()) and buffer.find(b"\n\n", self._searched) >= 0:
+            chunk = bytes(buffer)
+            buffer.clear()
+            return chunk
         if len(buffer) > self._bytes_max:
-            detail = f"an event is larger than {self._bytes_max} bytes"
-            raise ProviderFailure(FailureKind.INVALID, detail, sent=True)
-        self._searched = max(0, len(buffer) - 1)
-        return events
+            self._too_large()
+        self._searched = max(0, len(buffer) - 1) if self._started else 0
+        return b""
+
+    def _too_large(self) -> NoReturn:
+        detail = f"an event is larger than {self._bytes_max} bytes"
+        raise ProviderFailure(FailureKind.INVALID, detail, sent=True)
 
     def end(self) -> list[Framed]:
         """What a stream that ended without a blank line still holds: servers that close right after their last line.
@@ -59,7 +78,7 @@ class SseSplitter:
         The standard drops it; the dialect's own end mark decides here whether the reply was whole.
         """
         events: list[Framed] = []
-        self._dispatch(bytes(self._buffer), events)
+        dispatch(bytes(self._buffer), events)
         self._buffer.clear()
         self._searched = 0
         return events
@@ -83,20 +102,18 @@ class SseSplitter:
             self._cr_last = chunk[-1:] == b"\r"
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _dispatch(self, block: bytes, events: list[Framed]) -> None:
-        if block.startswith(b"data: ") and b"\n" not in block:  # nearly every event
-            if len(block) > 6:
-                events.append(("", block[6:]))
-            return
-        name, lines = "", []
-        for line in block.split(b"\n"):
-            field, _, value = line.partition(b":")
-            value = value.removeprefix(b" ")
-            if field == b"data":
-                lines.append(value)
-            elif field == b"event":
-                name = value.decode(errors="replace")
-            elif field not in LEFT_ASIDE:
-                raise ProviderFailure(FailureKind.INVALID, "a line of the stream is no server-sent event", sent=True)
-        if any(lines):  # a keepalive without data is no event
-            events.append((name, b"\n".join(lines)))
+
+def dispatch(block: bytes, events: list[Framed]) -> None:
+    """Adds the event that the lines of ``block`` make, if they make one."""
+    name, lines = "", []
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            lines.append(value)
+        elif field == b"event":
+            name = value.decode(errors="replace")
+        elif field not in LEFT_ASIDE:
+            raise ProviderFailure(FailureKind.INVALID, "a line of the stream is no server-sent event", sent=True)
+    if any(lines):  # a keepalive without data is no event
+        events.append((name, b"\n".join(lines)))
