@@ -42,7 +42,7 @@ class Pool:
             if self._closed:
                 break
             wire = await self._dial(lambda: Wire(loop, self))
-            if not self._closed and not wire.stale():
+            if not self._closed and not wire.gone():
                 self._wires.add(wire)
                 return wire
             wire.abort()

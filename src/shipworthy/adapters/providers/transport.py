@@ -1,6 +1,6 @@
 """What the providers' adapters need of an HTTP client: a port inside the folder, so that the client can be replaced.
 
-Whoever implements it keeps these promises; ``tests/contract/test_providers.py`` checks them over real sockets:
+Whoever implements it keeps these promises; ``tests/contract/providers`` checks them over real sockets:
 one POST is sent at most once on the wire (again only when provably no byte of it left), nothing is followed or remembered
 (redirects, cookies), every size has a maximum, and ``close`` is seen by the provider at once.
 """

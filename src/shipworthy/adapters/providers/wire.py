@@ -24,7 +24,7 @@ READ_BUFFER_BYTES = (
 WRITE_SLICE_BYTES = 262_144  # a body is handed to the loop, and encrypted, in slices of this size
 LINGER_S = 0.25  # how long an answer may take to end after its last event
 _LINGER_NOT = struct.pack("ii", 1, 0)
-_READABLE_OR_CLOSED = select.POLLIN | getattr(select, "POLLRDHUP", select.POLLHUP) | select.POLLHUP | select.POLLERR
+_CLOSED = getattr(select, "POLLRDHUP", select.POLLHUP) | select.POLLHUP | select.POLLERR
 
 SILENT = "no byte of an answer in time"
 IDLE = "no byte for longer than idle_ms_max"
@@ -73,10 +73,13 @@ class Wire(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------- one request
 
+    def gone(self) -> bool:
+        """Whether the other side closed it. Asks the kernel: the loop may not have noticed."""
+        return self._shut() or any(events & _CLOSED for _, events in self._poll.poll(0))
+
     def stale(self) -> bool:
-        """Whether it is of no use any more. Asks the kernel: the loop may not have noticed that the other side closed."""
-        transport = self._transport
-        return self.over or transport is None or transport.is_closing() or bool(self._poll.poll(0))
+        """Whether it may carry no further request: gone, or something was said that nobody asked for."""
+        return self._shut() or bool(self._poll.poll(0))
 
     def send(self, head: bytes, body: bytes, silence_s: float) -> Incoming:
         """Begins a request. Its answer may be silent for ``silence_s`` at a time; a head must be whole by then."""
@@ -146,7 +149,7 @@ class Wire(asyncio.Protocol):
             return
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
-            self._poll.register(sock.fileno(), _READABLE_OR_CLOSED)
+            self._poll.register(sock.fileno(), _CLOSED | select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         incoming = self._incoming
@@ -174,6 +177,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._hung_up(exc)
+        self._transport = None
 
     def pause_writing(self) -> None:
         self._clogged = True
@@ -185,6 +189,9 @@ class Wire(asyncio.Protocol):
         self._send_more()
 
     # ------------------------------------------------------------------------------------- inside
+
+    def _shut(self) -> bool:
+        return self.over or self._transport is None or self._transport.is_closing()
 
     def _send_more(self) -> None:
         while self._unsent is not None and not self._clogged and not self.over:

@@ -1,0 +1,429 @@
+"""How a connection comes about: bounded and cancelled in every phase, over the address or proxy that it should."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.contract.providers.authority import Authority
+from tests.contract.providers.peers import HI, PATH, Serve, Talk, answering, asked, hasty, peer, transport_to
+
+from shipworthy.adapters.providers.dial import tls_context
+from shipworthy.adapters.providers.http import Endpoint, head
+from shipworthy.adapters.providers.places import ADDRESSES_MAX, Addresses, Place, alternating, place
+from shipworthy.adapters.providers.race import STAGGER_S, first_of
+from shipworthy.kit.calls import until
+from shipworthy.kit.scripted_server import closed_port
+from shipworthy.model.errors import FailureKind, ProviderFailure, StartRefused
+from shipworthy.model.route import Timeouts
+
+Play = Callable[[Awaitable[None]], None]
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+async def silent(talk: Talk) -> None:
+    """Accepts, reads, and never says anything."""
+
+
+def tunnelling(answer: bytes = b"HTTP/1.1 200 Connected\r\n\r\n", seen: list[bytes] | None = None) -> Serve:
+    """A proxy that answers CONNECT with ``answer``, then carries bytes to where it was asked to."""
+
+    async def serve(talk: Talk) -> None:
+        asked_for = await talk.request()
+        if seen is not None:
+            seen.append(asked_for)
+        host, _, port = asked_for.split(b" ")[1].decode().rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        await talk.say(answer)
+        try:
+            await asyncio.gather(carried(talk.reader, writer), carried(reader, talk.writer))
+        finally:
+            writer.transport.abort()
+
+    return serve
+
+
+async def carried(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while chunk := await reader.read(65_536):
+            writer.write(chunk)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    writer.transport.abort()
+
+
+async def refused(transport: object) -> ProviderFailure:
+    with pytest.raises(ProviderFailure) as raised:
+        await asked(transport)  # type: ignore[arg-type]
+    assert (raised.value.kind, raised.value.sent) == (FailureKind.CONNECT, False)
+    return raised.value
+
+
+# ------------------------------------------------------------------------------------------- bounded, and cancelled
+
+PHASES = ["TLS", "proxy", "TLS in a tunnel", "TLS with a proxy"]
+
+
+def in_phase(phase: str, url: str, authority: Authority) -> tuple[str, dict[str, object]]:
+    """Where a request goes so that it stays in ``phase`` as long as the peer at ``url`` is silent."""
+    encrypted = url.replace("http:", "https:")
+    match phase:
+        case "TLS":
+            return encrypted, {}
+        case "proxy":
+            return "https://provider.invalid/v1", {"proxy": url.removesuffix("/v1")}
+        case "TLS with a proxy":
+            return "https://provider.invalid/v1", {"proxy": encrypted.removesuffix("/v1")}
+    return encrypted, {}  # its proxy is added by the test
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_no_phase_outlasts_its_bound_or_a_cancel(phase: str, cancelled: bool, authority: Authority, play: Play) -> None:
+    """Nothing was sent, and nothing stays: neither a connection at the peer nor a task here."""
+
+    async def played() -> None:
+        async with peer(silent) as seen, peer(tunnelling()) as proxy:
+            before = asyncio.all_tasks()
+            url, fields = in_phase(phase, seen.url, authority)
+            if phase == "TLS in a tunnel":
+                fields = {"proxy": proxy.url}
+            transport = transport_to(url, ca_file=authority.file, **fields, **hasty(5_000, connect_ms=300))
+            began_s = time.monotonic()
+            waiting = asyncio.create_task(asked(transport))
+            await until(lambda: len(seen.talks) == 1)
+            if cancelled:
+                await asyncio.sleep(0.05)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+                await until(lambda: seen.open == 0 and proxy.open == 0, within_s=0.2)
+            else:
+                with pytest.raises(ProviderFailure, match="in time") as raised:
+                    await waiting
+                assert (raised.value.kind, raised.value.sent) == (FailureKind.CONNECT, False)
+                assert 0.2 < time.monotonic() - began_s < 1.0
+                await until(lambda: seen.open == 0 and proxy.open == 0)
+            await transport.close()
+            await until(lambda: len(asyncio.all_tasks() - before - {waiting}) <= len(seen.talks) + len(proxy.talks))
+
+    play(played())
+
+
+def test_a_cancel_while_a_name_is_looked_up_leaves_nothing(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for = asyncio.Event()
+
+    async def never(self: Addresses) -> tuple[str, ...]:
+        asked_for.set()
+        await asyncio.Event().wait()
+        return ()
+
+    async def played() -> None:
+        asked_for.clear()
+        monkeypatch.setattr(Addresses, "all", never)
+        transport = transport_to("http://provider.invalid/v1", **hasty(5_000, connect_ms=100))
+        assert "in time" in (await refused(transport)).detail
+        waiting = asyncio.create_task(asked(transport))
+        await asked_for.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await transport.close()
+
+    play(played())
+
+
+# ------------------------------------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize("first", ["refuses", "swallows"])
+def test_the_next_address_is_tried(first: str, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host of which one address is dead costs a moment, not the request; and both attempts are one request."""
+
+    async def played() -> None:
+        async with peer(answering(HI)) as seen:
+            with socket.socket() as full:
+                full.bind(("127.0.0.9", seen.port))
+                stuffed = []
+                if first == "swallows":
+                    full.listen(0)
+                    stuffed = [socket.socket() for _ in range(4)]
+                    for sock in stuffed:
+                        sock.setblocking(False)
+                        sock.connect_ex(full.getsockname())
+
+                async def both(self: Addresses) -> tuple[str, ...]:
+                    return ("127.0.0.9", "127.0.0.1")
+
+                monkeypatch.setattr(Addresses, "all", both)
+                transport = transport_to(f"http://provider.invalid:{seen.port}/v1")
+                began_s = time.monotonic()
+                assert await asked(transport) == (200, b"hi")
+                assert time.monotonic() - began_s < STAGGER_S + 0.5
+                assert len(seen.talks) == 1
+                await transport.close()
+                for sock in stuffed:
+                    sock.close()
+
+    play(played())
+
+
+def test_no_address_answers(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dead(self: Addresses) -> tuple[str, ...]:
+        return ("127.0.0.8", "127.0.0.9")
+
+    async def played() -> None:
+        monkeypatch.setattr(Addresses, "all", dead)
+        transport = transport_to(f"http://provider.invalid:{closed_port()}/v1")
+        assert (await refused(transport)).detail.startswith("no connection (")
+        await transport.close()
+
+    play(played())
+
+
+def test_names_are_asked_for_once_in_a_while() -> None:
+    """Also by many at once; anew when no address answered."""
+    questions = 0
+
+    async def played() -> None:
+        nonlocal questions
+        loop = asyncio.get_running_loop()
+
+        async def answer(*_: object, **__: object) -> list[tuple[object, ...]]:
+            nonlocal questions
+            questions += 1
+            await asyncio.sleep(0.01)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
+
+        loop.getaddrinfo = answer  # type: ignore[method-assign, assignment]
+        addresses = Addresses("provider.example", 80)
+        heard = await asyncio.gather(*(addresses.all() for _ in range(50)))
+        assert set(heard) == {("192.0.2.1",)}
+        assert questions == 1
+        addresses.forget()
+        await addresses.all()
+        assert questions == 2
+
+    asyncio.run(played())
+
+
+def test_families_take_turns() -> None:
+    assert alternating(["::1", "::2", "::2", "10.0.0.1"]) == ("::1", "10.0.0.1", "::2")
+    assert alternating(["10.0.0.1", "::1"]) == ("10.0.0.1", "::1")
+    assert alternating([]) == ()
+    assert len(alternating([f"10.0.0.{n}" for n in range(50)])) == ADDRESSES_MAX
+
+
+class Prize:
+    def __init__(self, way: str) -> None:
+        self.way = way
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_race_has_one_winner_and_gives_up_all_others(play: Play) -> None:
+    """Also one that comes in at the same moment, or after a cancel."""
+    made: list[Prize] = []
+
+    async def attempt(way: str) -> Prize:
+        with suppress(asyncio.CancelledError):  # too late: it is connected all the same
+            await asyncio.sleep(float(way))
+        made.append(Prize(way))
+        return made[-1]
+
+    async def played() -> None:
+        made.clear()
+        prize = await first_of([str(STAGGER_S + 0.2), "0.05", "9"], attempt)
+        assert (prize.way, prize.aborted) == ("0.05", False)
+        await until(lambda: sorted(other.aborted for other in made) == [False, True])
+        made.clear()
+        waiting = asyncio.ensure_future(first_of(["9", "8"], attempt))
+        await asyncio.sleep(0.02)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await until(lambda: [prize.aborted for prize in made] == [True])
+
+    play(played())
+
+
+# ------------------------------------------------------------------------------------------- proxies
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 407 Who\r\ncontent-length: 0\r\n\r\n", "status 407"),
+        (b"HTTP/1.1 502 Bad\r\ncontent-length: 3\r\n\r\nbad", "status 502"),
+        (b"HTTP/1.1 302 There\r\nlocation: /x\r\n\r\n", "status 302"),
+        (b"HTTP/1.1 200 OK\r\n\r\nforged", "more than"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged", "more than"),
+        (b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "not HTTP"),
+        (b"SSH-2.0-OpenSSH\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000, "not HTTP"),
+        (b"", "closed"),
+    ],
+    ids=["407", "502", "302", "more", "body", "101", "no HTTP", "endless", "closes"],
+)
+def test_a_proxy_that_does_not_open_the_way_is_not_sent_anything(
+    answer: bytes, words: str, authority: Authority, play: Play
+) -> None:
+    async def serve(talk: Talk) -> None:
+        await talk.request()
+        await talk.say(answer)
+        if not answer:
+            talk.writer.close()
+
+    async def played() -> None:
+        async with peer(serve) as proxy:
+            transport = transport_to("https://provider.invalid/v1", proxy=proxy.url, ca_file=authority.file)
+            assert words in (await refused(transport)).detail
+            await until(lambda: proxy.open == 0)
+            await transport.close()
+
+    play(played())
+
+
+@pytest.mark.parametrize("url", ["http://provider.invalid/v1", "https://provider.invalid/v1"])
+def test_a_proxy_that_is_not_there_is_named(url: str, play: Play) -> None:
+    async def played() -> None:
+        transport = transport_to(url, proxy=f"http://user:secret@127.0.0.1:{closed_port()}")
+        failure = await refused(transport)
+        assert "the proxy cannot be reached" in failure.detail
+        assert "secret" not in failure.detail
+        await transport.close()
+
+    play(played())
+
+
+@pytest.mark.parametrize("encrypted_proxy", [True, False])
+def test_through_a_tunnel_the_connection_is_kept_and_the_provider_verified(
+    encrypted_proxy: bool, authority: Authority, play: Play
+) -> None:
+    """One CONNECT for many requests; and the certificate is the provider's, whatever the proxy says."""
+    connects: list[bytes] = []
+
+    async def played() -> None:
+        connects.clear()
+        tls = authority.server()
+        async with (
+            peer(answering(HI), tls) as seen,
+            peer(tunnelling(seen=connects), tls if encrypted_proxy else None) as proxy,
+        ):
+            at = proxy.url.removesuffix("/v1").replace("://", "://us%20er:p%40ss@")
+            transport = transport_to(seen.url, proxy=at, ca_file=authority.file)
+            for _ in range(3):
+                assert await asked(transport) == (200, b"hi")
+            assert len(connects) == 1
+            credentials = base64.b64encode(b"us er:p@ss")
+            assert b"\r\nproxy-authorization: Basic " + credentials + b"\r\n" in connects[0]
+            assert connects[0].startswith(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nhost: 127.0.0.1:" % seen.port)
+            await transport.close()
+            await until(lambda: proxy.open == 0)
+            if not encrypted_proxy:
+                stranger = transport_to(seen.url, proxy=at)
+                assert "certificate" in (await refused(stranger)).detail
+                await stranger.close()
+                await until(lambda: proxy.open == 0)
+
+    play(played())
+
+
+def test_a_plain_provider_behind_a_proxy_is_asked_for_by_its_whole_address(play: Play) -> None:
+    requests: list[bytes] = []
+
+    async def played() -> None:
+        requests.clear()
+        async with peer(answering(HI, seen=requests)) as proxy:
+            transport = transport_to("http://provider.invalid:8000/v1", proxy=proxy.url.replace("://", "://u:p@"))
+            for _ in range(2):
+                assert await asked(transport) == (200, b"hi")
+            assert len(proxy.talks) == 1
+            assert requests[0].startswith(b"POST http://provider.invalid:8000/v1/chat/completions HTTP/1.1\r\n")
+            assert b"\r\nhost: provider.invalid:8000\r\n" in requests[0]
+            assert b"\r\nproxy-authorization: Basic dTpw\r\n" in requests[0]
+            await transport.close()
+
+    play(played())
+
+
+# ------------------------------------------------------------------------------------------- TLS
+
+
+def test_old_tls_is_not_spoken(authority: Authority, play: Play) -> None:
+    context = authority.server()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert context.maximum_version is ssl.TLSVersion.TLSv1_2
+
+    async def played() -> None:
+        async with peer(answering(HI), context) as seen:
+            transport = transport_to(seen.url, ca_file=authority.file)
+            assert await asked(transport) == (200, b"hi")  # 1.2 is
+            await transport.close()
+
+    play(played())
+    ours = tls_context(authority.file)
+    assert ours.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert (ours.verify_mode, ours.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+# ------------------------------------------------------------------------------------------- addresses as they are written
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted", "host"),
+    [
+        ("http://a.example/v1", Place("a.example", 80, False), "a.example"),
+        ("https://a.example:8443", Place("a.example", 8443, True), "a.example:8443"),
+        ("https://a.example:443/v1", Place("a.example", 443, True), "a.example"),
+        ("http://[::1]:8000/v1", Place("::1", 8000, False), "[::1]:8000"),
+        ("https://bücher.example/v1", Place("xn--bcher-kva.example", 443, True), "xn--bcher-kva.example"),
+    ],
+)
+def test_a_place_is_read_out_of_an_address(url: str, wanted: Place, host: str) -> None:
+    assert place(url, "provider.base_url") == wanted
+    assert wanted.host_header == host
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "socks5://proxy:1",
+        "proxy:1",
+        "http://",
+        "http://u:secret@host:99999",
+        "http://u:secret@host:x",
+        "http://a..b/v1",
+    ],
+)
+def test_an_address_that_cannot_be_used_stops_the_start(url: str) -> None:
+    with pytest.raises(StartRefused) as refusal:
+        transport_to("http://provider.invalid/v1", proxy=url)
+    assert refusal.value.code == "provider.proxy"
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_head_is_written_once() -> None:
+    """Every octet that needs it is quoted; what belongs to one request cannot be a fixed header."""
+    endpoint = Endpoint(
+        "http://a.example/a b/100%/v1/", {"X-Team": "50%", "traceparent": "no", "X-Client-Request-Id": "no"},
+        Timeouts(), 1_000, 1_000, 1_000,
+    )  # fmt: skip
+    said = head(endpoint, place(endpoint.base_url, "x"), None, PATH) % (7, b"id-1")
+    assert said.startswith(b"POST /a%20b/100%/v1/chat/completions HTTP/1.1\r\nhost: a.example\r\n")
+    assert said.endswith(b"\r\nx-team: 50%\r\ncontent-length: 7\r\nx-client-request-id: id-1\r\n")
+    assert b"no" not in said
