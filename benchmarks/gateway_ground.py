@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ class Ground:
 def ground() -> Iterator[Ground]:
     """This process and all that it starts from here on are on the others' core; only a gateway is moved to its own."""
     os.sched_setaffinity(0, {cores()[1]})
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a thousand streams are a thousand connections, twice
     base = Path(tempfile.mkdtemp(prefix="shipworthy-bench-"))
     base.chmod(0o755)  # PostgreSQL's own account enters it
     try:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -43,6 +43,9 @@ LATE_S = 60.0
 EVENTS_MIN = EVENTS - 1  # a gateway may keep the usage's event to itself
 OWN_BYTES_MAX = 1_024  # what a gateway may add to an answer
 ANSWERED = ANSWER.encode()
+
+
+T = TypeVar("T")
 
 
 class Requests(Iterator[bytes]):
@@ -226,7 +229,7 @@ def load(requests: Requests, concurrency: int, seconds: float) -> Round:
     return quietly(lambda: uvloop.run(run()))
 
 
-def quietly(run: Callable[[], Round]) -> Round:
+def quietly(run: Callable[[], T]) -> T:
     """``run`` without the collector's pauses: they would be taken for the gateway's."""
     gc.collect()
     gc.freeze()

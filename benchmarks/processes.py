@@ -84,13 +84,13 @@ def descriptors(pid: int) -> int:
     return 0
 
 
-def pin(pids: Iterable[int], core: int) -> None:
+def pin(pids: Iterable[int], *cores: int) -> None:
     """Every thread that these have; those to come inherit it."""
     for pid in pids:
         with suppress(OSError):
             for task in Path(f"/proc/{pid}/task").iterdir():
                 with suppress(OSError):
-                    os.sched_setaffinity(int(task.name), {core})
+                    os.sched_setaffinity(int(task.name), cores)
 
 
 @contextmanager
