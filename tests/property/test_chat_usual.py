@@ -4,7 +4,6 @@ leaves is judged there. Any field, type, order, repeated key and broken byte."""
 from __future__ import annotations
 
 import json
-from typing import TypeAlias
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +14,6 @@ from shipworthy.model.dialects.openai_chat import decode_event, decode_reply
 from shipworthy.model.dialects.openai_chat_reply import read_event, read_reply
 from shipworthy.model.dialects.openai_chat_usual import usual_event, usual_reply
 from shipworthy.model.errors import ProviderFailure
-
-Pairs: TypeAlias = st.SearchStrategy[str]
 
 NUMBERS = st.sampled_from(
     [
@@ -50,7 +47,7 @@ def objects(usual: dict[str, st.SearchStrategy[str]], other: tuple[str, ...]) ->
     pair = st.one_of([st.tuples(st.just(key), value) for key, value in usual.items()])
     odd = st.tuples(st.sampled_from([*usual, *other]), ANY)
     said = st.lists(pair, max_size=7, unique_by=lambda it: it[0])
-    more = st.lists(odd | pair, max_size=2) | st.just([])
+    more: st.SearchStrategy[list[tuple[str, str]]] = st.lists(odd | pair, max_size=2) | st.just([])
     return st.tuples(said, more).flatmap(lambda both: st.permutations([*both[0], *both[1]])).map(written)
 
 

@@ -180,9 +180,13 @@ def a_count(fields: Object, key: str) -> int | None:
 
 def a_model(fields: Object, limits: Limits) -> str:
     value = required(fields, "model")
-    if not isinstance(value, str) or not value or len(value) > limits.model_chars_max or not value.isprintable():
+    if not isinstance(value, str) or not a_printable_model(value, limits):
         wrong_type(("model",), f"a printable string of 1 to {limits.model_chars_max} characters")
     return value
+
+
+def a_printable_model(value: str, limits: Limits) -> bool:
+    return 0 < len(value) <= limits.model_chars_max and value.isprintable()
 
 
 def an_end_user(value: Json, path: Path, limits: Limits) -> str:

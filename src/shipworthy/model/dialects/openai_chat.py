@@ -25,6 +25,7 @@ from shipworthy.model.dialects.gather import (
 )
 from shipworthy.model.dialects.openai_chat_reply import decode_event as decode_event
 from shipworthy.model.dialects.openai_chat_reply import decode_reply as decode_reply
+from shipworthy.model.dialects.openai_chat_usual_request import ORIGINS, usual_request
 from shipworthy.model.dialects.strict import LIMITS, Json, Limits, Object, parse_object, raw_fields, words
 from shipworthy.model.errors import Refusal
 from shipworthy.model.prompt import Fitted
@@ -52,14 +53,6 @@ RULES = top.FieldRules(
     },
     refused=top.ASIDE,
 )
-ORIGINS = {
-    "system": Origin.SYSTEM,
-    "developer": Origin.SYSTEM,
-    "user": Origin.USER,
-    "assistant": Origin.MODEL,
-    "tool": Origin.TOOL,
-    "function": Origin.TOOL,
-}
 MESSAGE = words("role content name tool_calls function_call tool_call_id refusal reasoning_content reasoning audio")
 TEXT_PART = words("type text")
 REFUSAL_PART = words("type refusal")
@@ -70,6 +63,10 @@ CLIENT_TOOLS = words("function custom")
 
 def decode_request(body: bytes, limits: Limits = LIMITS) -> Request:
     """The request that ``body`` is. Raises Refusal decode.*, nothing else, whatever the bytes."""
+    return usual_request(body, limits) or read_request(body, limits)
+
+
+def read_request(body: bytes, limits: Limits) -> Request:
     fields = parse_object(body, limits)
     model = a_model(fields, limits)
     gather = Gather(limits)
@@ -158,7 +155,9 @@ def read_message(message: Json, turn: int, gather: Gather) -> None:
     if origin is None:  # a server's own role: trusted no more than its user, and templates print it
         origin = Origin.USER
         gather.other(origin, turn, (*path, "role"), role)
-    called = gather.id(origin, turn, (*path, "tool_call_id"), message.get("tool_call_id"))
+    called = ""
+    if "tool_call_id" in message:
+        called = gather.id(origin, turn, (*path, "tool_call_id"), message["tool_call_id"])
     said = message.get("content")
     kind = PartKind.TOOL_RESULT if origin is Origin.TOOL else PartKind.TEXT
     if isinstance(said, str):

@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from shipworthy.model.chat import Delta, DeltaKind, Event, Path
 from shipworthy.model.dialects.figures import TOKENS_MAX, Unbelievable, check, openai_sums
 from shipworthy.model.dialects.hear import INDEX_MAX
+from shipworthy.model.dialects.listed import Listed
 from shipworthy.model.money import Usage
 
 Index = Annotated[int, Meta(ge=0, le=INDEX_MAX)]
@@ -24,10 +25,6 @@ Time = Annotated[int, Meta(ge=0, le=2**53)]
 Nothing = Annotated[list[None], Meta(max_length=0)] | None
 DELTA_PATH: Path = ("choices", 0, "delta", "content")
 MESSAGE_PATH: Path = ("choices", 0, "message", "content")
-
-
-class Listed(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """An object all of whose fields are named here."""
 
 
 class Said(Listed, frozen=True, gc=False):

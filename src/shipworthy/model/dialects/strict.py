@@ -76,7 +76,7 @@ def parse_object(body: bytes, limits: Limits = LIMITS) -> Object:
     value = scan(text, limits)
     if not isinstance(value, dict):
         raise Refusal("decode.wrong_type", field="body", wanted="a JSON object")
-    if "\\ud" in text or "\\uD" in text:
+    if "\\" in text and ("\\ud" in text or "\\uD" in text):  # most texts hold no escape at all
         refuse_lone_surrogates(body)
     if body.count(b"{") + body.count(b"[") > limits.depth_max:  # only then can it be too deep
         refuse_depth(value, limits)
