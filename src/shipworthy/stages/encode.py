@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from msgspec import Raw
 
@@ -11,10 +13,12 @@ from shipworthy.model.op import Op
 FIELDS = msgspec.json.Decoder(dict[str, Raw])
 ENCODER = msgspec.json.Encoder()
 
-USAGE_LAST = b',"usage":null}'
-"""Why these bytes may be cut from the end of a payload without parsing it: the payload is an object, so its last byte
-closes the root. The quote before ``usage`` follows a comma directly; inside a string it would follow a backslash, and a
-quote that closes a string is never followed by a letter. So it opens a key, and the key's object ends with the root."""
+USAGE = b'"usage"'
+NULL_THEN_TEXTS = re.compile(rb'"usage":null((?:,"(?!usage")[a-z_]+":"[^"\\]*")*\})')
+"""Why a payload that ends like this, with a comma before, may be cut without parsing it: the payload is an object, so its
+last byte closes the root. The quote before ``usage`` follows a comma directly; inside a string it would follow a backslash,
+and a quote that closes a string is never followed by a letter. So it opens a key. Nothing but members whose values are
+strings without quotes follows, so the key's object ends with the root."""
 
 
 def encode(op: Op, request: Request, event: Event) -> bytes:
@@ -31,10 +35,12 @@ def encode(op: Op, request: Request, event: Event) -> bytes:
 
 
 def without_usage(payload: bytes) -> bytes:
-    if b'"usage"' not in payload:
+    at = payload.find(USAGE)
+    if at < 0:
         return payload
-    if payload.endswith(USAGE_LAST):
-        return payload[: -len(USAGE_LAST)] + b"}"
+    found = NULL_THEN_TEXTS.fullmatch(payload, at)
+    if found is not None and payload[at - 1 : at] == b",":
+        return payload[: at - 1] + found[1]
     fields = FIELDS.decode(payload)
     if fields.pop("usage", None) is None:  # the model's own words, or a key further in
         return payload
