@@ -8,8 +8,9 @@ from markdown import code, paragraphs, prose, table
 
 from shipworthy.adapters.store.repeats import RepeatBounds
 from shipworthy.console.app import Console
-from shipworthy.http import admin, body, edge, headers, protocol, sink
+from shipworthy.http import admin, body, edge, headers, sink
 from shipworthy.http.admin_openapi import SAID, Endpoint, KeyWanted
+from shipworthy.http.wire import bounds
 from shipworthy.model.chat import Dialect
 from shipworthy.model.dialects.strict import LIMITS
 from shipworthy.model.reading import PAGE_ROWS_MAX
@@ -137,9 +138,9 @@ def _routes() -> list[tuple[str, str]]:
 
 def _bounds() -> Sequence[tuple[str, str, str]]:
     return (
-        ("connections of a worker", f"{protocol.CONNECTIONS_MAX:,}", "closed at once"),
+        ("connections of a worker", f"{bounds.CONNECTIONS_MAX:,}", "closed at once"),
         ("requests in flight at a worker", f"{edge.IN_FLIGHT_MAX:,}", "`server.overloaded`"),
-        ("head of a request", f"{protocol.HEAD_BYTES_MAX:,} bytes, {protocol.HEAD_SECONDS_MAX:g} s", "431, 408"),
+        ("head of a request", f"{bounds.HEAD_BYTES_MAX:,} bytes, {bounds.HEAD_SECONDS_MAX:g} s", "431, 408"),
         ("a credential", f"{headers.CREDENTIAL_CHARS_MAX:,} characters", "`server.header_invalid`"),
         (
             "data class, session, Idempotency-Key",

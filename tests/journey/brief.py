@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 BOUNDS = {
-    "shipworthy.http.protocol": {"HEAD_SECONDS_MAX": 1.5, "UNREAD_SECONDS_MAX": 1.5, "REFUSED_SECONDS_MAX": 1.0},
+    "shipworthy.http.wire.bounds": {"HEAD_SECONDS_MAX": 1.5, "UNREAD_SECONDS_MAX": 1.5, "REFUSED_SECONDS_MAX": 1.0},
     "shipworthy.process.supervisor": {"EARLIER_S": 2.0},
     "shipworthy.http.body": {"BODY_SECONDS_MAX": 1.5},
     "shipworthy.http.edge": {"KEEPALIVE_S": 0.3},

@@ -22,6 +22,8 @@ from tests.journey.deployment import MANIFEST, PROVIDER_KEY, said
 
 from shipworthy.bootstrap import DataWorker, Ground, Launch, development_issuer, read_manifest
 from shipworthy.http.edge import DataPlane
+from shipworthy.http.wire.answer import Answer
+from shipworthy.http.wire.request import Request
 from shipworthy.kit.scripted_config import ScriptedConfig
 from shipworthy.kit.scripted_server import ScriptedServer
 from shipworthy.model.observation import Failed, Observation
@@ -47,6 +49,20 @@ class SteppedClock:
         return time.monotonic_ns()
 
 
+class Client:
+    """Reads all that it is sent, and stays."""
+
+    paused = False
+    keeping = True
+    date = b""
+
+    def __init__(self) -> None:
+        self.read = bytearray()
+        self.write: Callable[[bytes], None] = self.read.extend
+
+    async def drained(self) -> None: ...
+
+
 class Bench:
     """A worker, asked without a network."""
 
@@ -60,28 +76,15 @@ class Bench:
         body = json.dumps(said(text, stream=stream)).encode()
         bearer = token or self._mint(self.clock.unix_ns())
         headers = [(b"authorization", b"Bearer " + bearer.encode()), (b"content-type", b"application/json")]
-        scope = {
-            "type": "http",
-            "path": "/v1/chat/completions",
-            "method": "POST",
-            "headers": headers,
-            "client": ("t", 1),
-        }
-        arriving = [{"type": "http.request", "body": body, "more_body": False}]
-        sent: list[Any] = []
-
-        async def receive() -> dict[str, Any]:
-            if not arriving:
-                await asyncio.get_running_loop().create_future()  # the client stays
-            return arriving.pop()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await self._plane(scope, receive, send)
-        said_headers = dict(sent[0]["headers"])
-        content = b"".join(message.get("body", b"") for message in sent[1:])
-        return sent[0]["status"], said_headers[b"x-shipworthy-request-id"].decode(), content
+        request = Request("POST", "/v1/chat/completions", headers, "t:1", lambda taken: None)
+        request.came(body)
+        request.ended()
+        client = Client()
+        await self._plane(request, Answer(client, keep=True, bodiless=False, chunked=False))
+        head, _, content = bytes(client.read).partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        said_headers = dict(line.split(": ", 1) for line in lines)
+        return int(first.split()[1]), said_headers["x-shipworthy-request-id"], content
 
     def token(self) -> str:
         return self._mint(self.clock.unix_ns())

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from shipworthy.http.body import BODIES_BYTES_MAX, REQUEST_BYTES, Body, Room
 from shipworthy.http.edge import IN_FLIGHT_MAX
 from shipworthy.http.headers import Head
+from shipworthy.http.wire.request import Request
 from shipworthy.model.errors import Refusal
 
 JSON = Head([(b"content-type", b"application/json")])
 
 
 def a_body(room: Room, size: int = 10) -> Body:
-    half = b"x" * (size // 2)
-    waiting = [{"type": "http.request", "body": half, "more_body": True}]
-    waiting.append({"type": "http.request", "body": half, "more_body": False})
-
-    async def receive() -> dict[str, Any]:
-        return waiting.pop(0)
-
-    return Body(JSON, receive, room)
+    request = Request("POST", "/", [], "", lambda taken: None)
+    for _ in range(2):
+        request.came(b"x" * (size // 2))
+    request.ended()
+    return Body(JSON, request, room)
 
 
 def test_the_bodies_in_hand_have_one_bound_together() -> None:

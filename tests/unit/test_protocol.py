@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from shipworthy.http import protocol
 from shipworthy.http.protocol import EdgeProtocol, without_upgrade
+from shipworthy.http.wire import bounds
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -80,7 +80,7 @@ def test_a_body_in_the_smallest_chunks_passes() -> None:
 
 
 def test_blank_lines_between_requests_keep_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(bounds, "HEAD_SECONDS_MAX", 0.3)
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from shipworthy.http.headers import Head
+from shipworthy.http.wire.request import Request
 from shipworthy.model.errors import Refusal
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
@@ -18,8 +17,6 @@ REQUEST_BYTES = 256 * 1024
 """What a request counts for at least, however short its body: whoever sends slowly takes room too."""
 TENANT_SHARE = 0.75
 """Of all room, for one of several tenants: what one of them sends must not keep the others out."""
-
-Receive = Callable[[], Awaitable[Any]]
 
 
 class Room:
@@ -48,64 +45,63 @@ class Room:
 
 
 class Body:
-    """Reads the body on demand; afterwards ``gone`` waits for the client to leave. ``drop`` gives its room back."""
+    """Reads the body on demand. ``drop`` gives its room back."""
 
-    __slots__ = ("_alone", "_head", "_receive", "_room", "_taken", "_tenant", "complete")
+    __slots__ = ("_alone", "_head", "_pieces", "_request", "_room", "_size", "_taken", "_tenant", "whole")
 
-    def __init__(self, head: Head, receive: Receive, room: Room) -> None:
+    def __init__(self, head: Head, request: Request, room: Room) -> None:
         self._head = head
-        self._receive = receive
+        self._request = request
         self._room = room
-        self._taken = 0
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._taken = 0  # of the room
         self._tenant = ""
         self._alone = True
-        self.complete = asyncio.Event()
+        self.whole = False  # all of it was read
 
     async def read(self, tenant: str, *, alone: bool) -> bytes:
         """The whole body, now that it is known whose it is. Raises Refusal decode.*."""
         self._tenant, self._alone = tenant, alone
-        self._take(REQUEST_BYTES)
+        self._occupy(REQUEST_BYTES)
         self._head.check_json()
         announced = self._head.text(b"content-length")
         if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
             raise Refusal("decode.too_large", limit_bytes=BODY_BYTES_MAX)
+        self._take()
+        if not self._request.complete:
+            await self._take_the_rest()
+        self.whole = True
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _take_the_rest(self) -> None:
         try:
             async with asyncio.timeout(BODY_SECONDS_MAX):
-                body = await self._collect()
+                while not self._request.complete:
+                    await self._request.more()
+                    self._take()
         except TimeoutError:
             raise Refusal("decode.timeout", limit_s=BODY_SECONDS_MAX) from None
-        self.complete.set()
-        return body
 
-    async def _collect(self) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Refusal("decode.client_left")
-            piece = message.get("body", b"")
-            size += len(piece)
-            if size > BODY_BYTES_MAX:
-                raise Refusal("decode.too_large", limit_bytes=BODY_BYTES_MAX)
-            self._take(size - self._taken)
-            pieces.append(piece)
-            if not message.get("more_body", False):
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def _take(self) -> None:
+        """Takes what has come so far."""
+        if self._request.gone:
+            raise Refusal("decode.client_left")
+        piece = self._request.take()
+        self._size += len(piece)
+        if self._size > BODY_BYTES_MAX:
+            raise Refusal("decode.too_large", limit_bytes=BODY_BYTES_MAX)
+        self._occupy(self._size)
+        self._pieces.append(piece)
 
-    def _take(self, size: int) -> None:
-        if size > 0:
-            self._room.take(self._tenant, size, alone=self._alone)
-            self._taken += size
+    def _occupy(self, size: int) -> None:
+        if size > self._taken:
+            self._room.take(self._tenant, size - self._taken, alone=self._alone)
+            self._taken = size
 
     def drop(self) -> None:
         """The request has ended: nobody needs its body any more."""
         if self._taken:
             self._room.give_back(self._tenant, self._taken)
             self._taken = 0
-
-    async def gone(self) -> None:
-        """Returns when the client has left; waits for ever if it stays."""
-        await self.complete.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass

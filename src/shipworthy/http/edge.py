@@ -1,4 +1,4 @@
-"""The data plane: a raw ASGI callable in front of the one pipeline.
+"""The data plane: what stands between the wire and the one pipeline.
 
 Every route that reaches a provider is a line in ``ROUTES`` and goes through ``pipeline.serve``; there is no other. A request
 keeps the snapshot that it began with. When the client leaves, what has not reached a provider is cancelled at once; what has
@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from shipworthy import pipeline
-from shipworthy.http.body import Body, Receive, Room
+from shipworthy.http.body import Body, Room
 from shipworthy.http.headers import Head
 from shipworthy.http.listing import model_body, models_body
-from shipworthy.http.sink import KEEPALIVE_S, HttpSink, Send
+from shipworthy.http.sink import KEEPALIVE_S, HttpSink
+from shipworthy.http.wire.answer import Answer
+from shipworthy.http.wire.request import Request
 from shipworthy.model.chat import Dialect
 from shipworthy.model.errors import Refusal
 from shipworthy.model.exchange import Exchange
@@ -47,7 +49,7 @@ class Worker(Protocol):
 
 
 class DataPlane:
-    """The ASGI callable of one worker."""
+    """What one worker answers."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -58,49 +60,43 @@ class DataPlane:
     def in_flight(self) -> int:
         return len(self._in_flight)
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        path, method = scope["path"], scope["method"]
+    async def __call__(self, request: Request, answer: Answer) -> None:
         op = Op.for_request(self._worker.clock, self._worker.observe)
-        dialect = ROUTES.get(path)
-        sink = HttpSink(send, dialect or Dialect.OPENAI_CHAT, str(op.id))
+        dialect = ROUTES.get(request.path)
+        sink = HttpSink(answer, dialect or Dialect.OPENAI_CHAT, str(op.id))
         try:
             if dialect is None:
-                await self._read(op, path, method, scope, sink)
-            elif method != "POST":
-                raise Refusal("server.method_not_allowed", method=method, path=path, allowed="POST")
+                await self._read(op, request, sink)
+            elif request.method != "POST":
+                raise Refusal("server.method_not_allowed", method=request.method, path=request.path, allowed="POST")
             else:
-                await self._exchange(op, dialect, scope, receive, sink)
+                await self._exchange(op, dialect, request, sink)
         except Refusal as refusal:
-            self._worker.observe(Refused(str(op.id), refusal.code, refusal.detail, _peer(scope)))
+            self._worker.observe(Refused(str(op.id), refusal.code, refusal.detail, request.peer))
             await sink.refuse(refusal)
 
-    async def _exchange(
-        self, op: Op, dialect: Dialect, scope: Mapping[str, Any], receive: Receive, sink: HttpSink
-    ) -> None:
-        """One request through the pipeline, watched for the client's leaving."""
+    async def _exchange(self, op: Op, dialect: Dialect, request: Request, sink: HttpSink) -> None:
+        """One request through the pipeline, which is told of the client's leaving."""
         if self._worker.draining:
             raise Refusal("server.draining", retry_after_s=1)
         if len(self._in_flight) >= IN_FLIGHT_MAX:
             raise Refusal("server.overloaded", limit=IN_FLIGHT_MAX, retry_after_s=1)
-        head = Head(scope["headers"])
+        head = Head(request.headers)
         op.traceparent = head.traceparent
-        body = Body(head, receive, self._room)
+        body = Body(head, request, self._room)
         live = self._worker.live
 
         async def read_body() -> bytes:
             return await body.read(x.principal.tenant, alone=len(live.snapshot.tenants) == 1)
 
-        arrival = head.arrival(dialect, read_body, _peer(scope))
+        arrival = head.arrival(dialect, read_body, request.peer)
         x = Exchange(op, arrival.peer, arrival.session, arrival.idempotency_key)
         replayed_bytes_max = REPLAYED_BYTES_MAX if x.idempotency_key else 0  # also where no bodies are kept
         x.received.kept_bytes_max = max(live.snapshot.bodies.bytes_max, replayed_bytes_max)
         task = asyncio.current_task()
         assert task is not None
         self._in_flight[task] = x
-        watch = asyncio.create_task(self._watch(x, body, sink, task))
-        nudge = asyncio.get_running_loop().call_later(KEEPALIVE_S, _keep_alive, x, sink)
+        watch = Watch(x, request, body, sink, task)
         try:
             await pipeline.serve(x, live.stages, arrival, sink)
         except asyncio.CancelledError:
@@ -108,22 +104,13 @@ class DataPlane:
                 await sink.refuse(Refusal("server.draining"))
             task.uncancel()
         finally:
-            watch.cancel()
-            nudge.cancel()
-            sink.ended()
+            watch.end()
             body.drop()
             del self._in_flight[task]
 
-    async def _watch(self, x: Exchange, body: Body, sink: HttpSink, task: asyncio.Task[Any]) -> None:
-        """Waits for the client to leave."""
-        await body.gone()
-        x.op.left = sink.muted = True
-        if hasattr(x, "route"):
-            await asyncio.sleep(x.grant.use_case.drain_seconds)
-        task.cancel()
-
-    async def _read(self, op: Op, path: str, method: str, scope: Mapping[str, Any], sink: HttpSink) -> None:
+    async def _read(self, op: Op, request: Request, sink: HttpSink) -> None:
         """What is answered without a provider."""
+        path, method = request.path, request.method
         if path not in READS and not path.startswith(MODEL):
             raise Refusal("server.not_found", path=path[:200])
         if method not in ("GET", "HEAD"):
@@ -135,7 +122,7 @@ class DataPlane:
             await sink.answer(200 if ready else 503, checks)
         else:
             live = self._worker.live
-            principal = await live.stages.identify(op, Head(scope["headers"]).credentials())
+            principal = await live.stages.identify(op, Head(request.headers).credentials())
             name = path.removeprefix(MODEL)
             found = (
                 models_body(live.snapshot, principal) if name == path else model_body(live.snapshot, principal, name)
@@ -158,11 +145,42 @@ SETTLE_SECONDS_MAX = 10.0
 """After the drain, how long the settlement of cut exchanges may take."""
 
 
-def _keep_alive(x: Exchange, sink: HttpSink) -> None:
-    if hasattr(x, "route") and x.request.stream:
-        sink.keep_alive()
+class Watch:
+    """What happens beside an exchange: its client leaves, or waits long for the first token."""
 
+    __slots__ = ("_body", "_loop", "_nudge", "_request", "_sink", "_stop", "_task", "_x")
 
-def _peer(scope: Mapping[str, Any]) -> str:
-    client = scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else ""
+    def __init__(self, x: Exchange, request: Request, body: Body, sink: HttpSink, task: asyncio.Task[Any]) -> None:
+        self._x = x
+        self._request = request
+        self._body = body
+        self._sink = sink
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._stop: asyncio.TimerHandle | None = None
+        self._nudge = self._loop.call_later(KEEPALIVE_S, self._keep_alive)
+        request.when_gone = self._left
+
+    def end(self) -> None:
+        """The exchange is over."""
+        self._request.when_gone = None
+        self._nudge.cancel()
+        if self._stop is not None:
+            self._stop.cancel()
+
+    def _left(self) -> None:
+        """The client has left. Whoever has yet to read its body hears of it there; else the exchange ends here."""
+        if not self._body.whole:
+            return
+        x = self._x
+        x.op.left = True
+        if hasattr(x, "route"):
+            self._stop = self._loop.call_later(x.grant.use_case.drain_seconds, self._task.cancel)
+        else:
+            self._task.cancel()
+
+    def _keep_alive(self) -> None:
+        x = self._x
+        waits = not (hasattr(x, "route") and x.request.stream) or self._sink.keep_alive()
+        if waits and not self._request.gone:
+            self._nudge = self._loop.call_later(KEEPALIVE_S, self._keep_alive)

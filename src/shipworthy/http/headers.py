@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 
+from shipworthy.http.wire.answer import fields
 from shipworthy.model.chat import Dialect
 from shipworthy.model.errors import Refusal
 from shipworthy.model.identity import Credentials
@@ -16,10 +18,22 @@ HEADER_CHARS_MAX = 256
 """Of a header that is stored or compared (session, data class, idempotency key)."""
 CREDENTIAL_CHARS_MAX = 20_000
 
-Headers = list[tuple[bytes, bytes]]
+STANDING_FIELDS_MAX = 512
+"""Of use case, model, source and release, how many combinations are kept rendered."""
 
-_CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-shipworthy-subject-token")
-_SHORT = (b"x-shipworthy-data-class", b"x-shipworthy-session", b"idempotency-key")
+_CONFLICT = "identify.conflicting_credentials"
+_ONCE = {
+    b"authorization": (CREDENTIAL_CHARS_MAX, _CONFLICT),
+    b"x-api-key": (CREDENTIAL_CHARS_MAX, _CONFLICT),
+    b"api-key": (CREDENTIAL_CHARS_MAX, _CONFLICT),
+    b"x-shipworthy-subject-token": (CREDENTIAL_CHARS_MAX, _CONFLICT),
+    b"x-shipworthy-data-class": (HEADER_CHARS_MAX, ""),
+    b"x-shipworthy-session": (HEADER_CHARS_MAX, ""),
+    b"idempotency-key": (HEADER_CHARS_MAX, ""),
+}
+"""How long each may be, and the code with which two that differ are refused."""
+_FIRST = frozenset((b"content-type", b"content-length", b"content-encoding", b"traceparent"))
+"""Of these the first counts."""
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 
@@ -32,11 +46,9 @@ class Head:
     def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self._found: dict[bytes, bytes] = {}
         for name, value in headers:
-            if name in _CREDENTIALS:
-                self._once(name, value, CREDENTIAL_CHARS_MAX, "identify.conflicting_credentials")
-            elif name in _SHORT:
-                self._once(name, value, HEADER_CHARS_MAX, "")
-            else:
+            if name in _ONCE:
+                self._once(name, value, *_ONCE[name])
+            elif name in _FIRST:
                 self._found.setdefault(name, value)
 
     def _once(self, name: bytes, value: bytes, chars_max: int, conflict: str) -> None:
@@ -94,39 +106,42 @@ class Head:
         )
 
 
-def opening_headers(opening: Opening) -> Headers:
+def opening_fields(opening: Opening) -> bytes:
     """The head of an answer: which model, under what, at which cost, and what is left of the limits."""
-    headers = [
-        (b"x-shipworthy-use-case", opening.use_case.encode()),
-        (b"x-shipworthy-model", opening.model.encode()),
-        (b"x-shipworthy-source", opening.source.encode()),
-        (b"x-shipworthy-output-tokens-max", b"%d" % opening.output_tokens_max),
-    ]
-    if opening.release:
-        headers.append((b"x-shipworthy-release", opening.release.encode()))
+    said = b"%bx-shipworthy-output-tokens-max: %d\r\n" % (
+        _standing_fields(opening.use_case, opening.model, opening.source, opening.release),
+        opening.output_tokens_max,
+    )
     if opening.cost_nano is not None and not opening.stream:
-        headers.append((b"x-shipworthy-cost-usd", usd(opening.cost_nano).encode()))
+        said += b"x-shipworthy-cost-usd: %b\r\n" % usd(opening.cost_nano).encode()
     if opening.hold is not None:
-        headers.extend(limit_headers(opening.hold.standing))
-    return headers
+        said += limit_fields(opening.hold.standing)
+    return said
 
 
-def limit_headers(standing: Standing) -> Headers:
+@lru_cache(maxsize=STANDING_FIELDS_MAX)
+def _standing_fields(use_case: str, model: str, source: str, release: str) -> bytes:
+    """What is the same on many answers."""
+    said = [("x-shipworthy-use-case", use_case), ("x-shipworthy-model", model), ("x-shipworthy-source", source)]
+    if release:
+        said.append(("x-shipworthy-release", release))
+    return fields(said)
+
+
+def limit_fields(standing: Standing) -> bytes:
     """x-ratelimit-*, as OpenAI's clients know them; a kind without a limit is not mentioned."""
-    headers: Headers = []
+    said = b""
     if standing.limit_requests:
-        headers += [
-            (b"x-ratelimit-limit-requests", b"%d" % standing.limit_requests),
-            (b"x-ratelimit-remaining-requests", b"%d" % standing.remaining_requests),
-            (b"x-ratelimit-reset-requests", b"%.3fs" % standing.reset_requests_s),
-        ]
+        said = _REQUESTS % (standing.limit_requests, standing.remaining_requests, standing.reset_requests_s)
     if standing.limit_tokens:
-        headers += [
-            (b"x-ratelimit-limit-tokens", b"%d" % standing.limit_tokens),
-            (b"x-ratelimit-remaining-tokens", b"%d" % standing.remaining_tokens),
-            (b"x-ratelimit-reset-tokens", b"%.3fs" % standing.reset_tokens_s),
-        ]
-    return headers
+        said += _TOKENS % (standing.limit_tokens, standing.remaining_tokens, standing.reset_tokens_s)
+    return said
+
+
+_REQUESTS = (
+    b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %.3fs\r\n"
+)
+_TOKENS = b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\nx-ratelimit-reset-tokens: %.3fs\r\n"
 
 
 def usd(nano: int) -> str:

@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP/1.1 protocol with the bounds that it lacks.
+"""Uvicorn's HTTP/1.1 protocol with the bounds that it lacks, for the control plane; the data plane has its own (``wire``).
 
 A client that sends its head a byte at a time holds a connection for ``HEAD_SECONDS_MAX``, not for ever; one that does not
 read what it asked for, for ``UNREAD_SECONDS_MAX``; one that goes on sending a body that was refused, for
@@ -17,17 +17,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-HEAD_SECONDS_MAX = 10.0
-HEAD_BYTES_MAX = 65_536
-UNREAD_SECONDS_MAX = 60.0
-"""How long an answer may wait for its reader while the buffers are full."""
-REFUSED_SECONDS_MAX = 5.0
-"""How long the rest of a body is read away after its answer, so that the answer reaches a client that is still sending."""
-FRAMING_BYTES_MAX = 16
-"""What a chunked body may need beside each of its own bytes; beyond the head's bytes it is no framing but something else."""
-CONNECTIONS_MAX = 4_000
-FILES_EACH = 3
-"""Of a process's files, how many a connection must leave for its provider, the store, and the next one's refusal."""
+from shipworthy.http.wire import bounds
 
 _UPGRADE = re.compile(rb"(^|\n)upgrade:", re.IGNORECASE)
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -37,7 +27,7 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: c
 class EdgeProtocol(HttpToolsProtocol):
     """HttpToolsProtocol that gives up on what is too slow or too large, and tells every request when its client has left."""
 
-    connections_max = CONNECTIONS_MAX
+    connections_max = bounds.CONNECTIONS_MAX
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -54,7 +44,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if len(self.connections) > self.connections_max:
             transport.abort()
             return
-        self._start("head", HEAD_SECONDS_MAX, self._too_slow)
+        self._start("head", bounds.HEAD_SECONDS_MAX, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for name in tuple(self._timers):
@@ -67,7 +57,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._start("unread", UNREAD_SECONDS_MAX, self.transport.abort)
+        self._start("unread", bounds.UNREAD_SECONDS_MAX, self.transport.abort)
 
     def resume_writing(self) -> None:
         self._stop("unread")
@@ -76,17 +66,19 @@ class EdgeProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if "head" in self._timers:
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX and not self._may_hold_body(data):
+            if self._head_bytes > bounds.HEAD_BYTES_MAX and not self._may_hold_body(data):
                 self._give_up(_TOO_LARGE)
                 return
         elif self._body_open:
             self._beside_bytes += len(data)
-            if self._beside_bytes > HEAD_BYTES_MAX + len(data):  # of what came before, and was no body
+            if self._beside_bytes > bounds.HEAD_BYTES_MAX + len(data):  # of what came before, and was no body
                 self._give_up(_TOO_LARGE)
                 return
         super().data_received(data if self._body_open else without_upgrade(data))
         if not self._timers and not self._body_open and not self._answering() and not self.transport.is_closing():
-            self._start("head", HEAD_SECONDS_MAX, self._too_slow)  # blank lines between requests keep nothing alive
+            self._start(
+                "head", bounds.HEAD_SECONDS_MAX, self._too_slow
+            )  # blank lines between requests keep nothing alive
 
     def send_400_response(self, msg: str) -> None:
         if self._answering():
@@ -99,7 +91,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if "head" not in self._timers:
-            self._start("head", HEAD_SECONDS_MAX, self._too_slow)
+            self._start("head", bounds.HEAD_SECONDS_MAX, self._too_slow)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._body_open:
@@ -111,7 +103,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._beside_bytes = max(0, self._beside_bytes - FRAMING_BYTES_MAX * len(body))
+        self._beside_bytes = max(0, self._beside_bytes - bounds.FRAMING_BYTES_MAX * len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -127,7 +119,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         if self._body_open and self._answered is self.cycle:
-            self._start("refused", REFUSED_SECONDS_MAX, self.transport.close)
+            self._start("refused", bounds.REFUSED_SECONDS_MAX, self.transport.close)
         super().on_response_complete()
 
     def _answering(self) -> bool:
@@ -145,7 +137,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         if self._answering():  # the head of the next request may wait for its turn
-            self._start("head", HEAD_SECONDS_MAX, self._too_slow)
+            self._start("head", bounds.HEAD_SECONDS_MAX, self._too_slow)
         else:
             self._give_up(_TOO_SLOW)
 

@@ -8,17 +8,14 @@ import socket
 import sys
 from pathlib import Path
 
-import uvicorn
-
 from shipworthy.bootstrap import DataWorker, Launch, launch_worker, read_manifest
 from shipworthy.http.edge import DataPlane
-from shipworthy.http.protocol import CONNECTIONS_MAX, FILES_EACH, EdgeProtocol
+from shipworthy.http.wire.bounds import CONNECTIONS_MAX, FILES_EACH
+from shipworthy.http.wire.server import Server
 from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
-from shipworthy.process.serving import QuietServer
 from shipworthy.process.sockets import raise_file_limit
 from shipworthy.process.voice import Voice, run
 
-KEEP_ALIVE_S = 75
 DRAIN_S_UNASKED = 20.0
 FLUSH_S = 3.0
 """How long the last bytes of answers may take to reach their readers when the worker ends."""
@@ -31,31 +28,25 @@ async def work(channel_fd: int, listen_fd: int) -> None:
     launch = await channel.receive()
     if not isinstance(launch, Launch):
         return
-    EdgeProtocol.connections_max = min(CONNECTIONS_MAX, raise_file_limit() // FILES_EACH)
+    connections_max = min(CONNECTIONS_MAX, raise_file_limit() // FILES_EACH)
     voice = Voice(launch)
     loaded = read_manifest(Path(launch.config), given=launch.texts)
     voice.trace(loaded)
     async with launch_worker(launch, loaded, voice.observe, voice.took) as worker:
         plane = DataPlane(worker)
-        server = QuietServer(
-            uvicorn.Config(
-                plane, http=EdgeProtocol, ws="none", lifespan="off", access_log=False, log_config=None,
-                server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S, loop="none",
-            )
-        )  # fmt: skip
-        serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=listen_fd)]))
+        server = Server(plane, socket.socket(fileno=listen_fd), connections_max)
         drain = asyncio.create_task(_obey(channel, worker))
         counting = [asyncio.create_task(voice.metrics.watch_loop()), asyncio.create_task(_count(voice, plane))]
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, drain.cancel)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the group; the supervisor drains
-        while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn tells nobody
-            await asyncio.sleep(0.005)
+        await server.start()
         await channel.send(Ready(worker.live.snapshot.digest, {}))
-        await asyncio.wait({serving, drain}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({drain})
         worker.draining = True  # still listening: who asks is told so, instead of waiting for nobody
+        server.part()
         await plane.drain(drain.result() if not drain.cancelled() else DRAIN_S_UNASKED)
-        await server.end(serving, FLUSH_S)
+        await server.end(FLUSH_S)
         for task in counting:
             task.cancel()
     await asyncio.to_thread(voice.close)

@@ -1,0 +1,130 @@
+"""One answer on its way out: whole in one write, or piece by piece. Nothing waits unless the client does not read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Protocol
+
+JOINED_BYTES_MAX = 65_536
+"""A longer body is not copied behind its head."""
+
+_LINES: dict[int, bytes] = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode()) for status in HTTPStatus
+}
+_NAME = re.compile(r"[a-z0-9-]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+class Way(Protocol):
+    """What an answer needs of its connection."""
+
+    paused: bool
+    write: Callable[[bytes], None]
+
+    @property
+    def keeping(self) -> bool:
+        """Whether the connection may live on."""
+
+    @property
+    def date(self) -> bytes:
+        """The Date field, as a line."""
+
+    async def drained(self) -> None:
+        """Waits until the client has read enough, or is gone."""
+
+
+class Answer:
+    """One answer. After the client has left, what is written goes nowhere. ``fields`` are whole lines (``field``)."""
+
+    __slots__ = ("_bodiless", "_chunked", "_way", "ended", "gone", "keep", "started")
+
+    def __init__(self, way: Way, *, keep: bool, bodiless: bool, chunked: bool) -> None:
+        self._way = way
+        self._bodiless = bodiless  # HEAD
+        self._chunked = chunked
+        self.keep = keep
+        self.started = False
+        self.ended = False
+        self.gone = False
+
+    @property
+    def paused(self) -> bool:
+        """The client does not read; whoever has more to say waits until it is ``drained``."""
+        return self._way.paused
+
+    async def drained(self) -> None:
+        await self._way.drained()
+
+    def whole(self, status: int, fields: bytes, body: bytes) -> None:
+        """The whole answer."""
+        assert not self.started
+        self.started = self.ended = True
+        if self.gone:
+            return
+        head = b"%bcontent-length: %d\r\n\r\n" % (self._head(status, fields), len(body))
+        if self._bodiless:
+            self._way.write(head)
+        elif len(body) > JOINED_BYTES_MAX:
+            self._way.write(head)
+            self._way.write(body)
+        else:
+            self._way.write(head + body)
+
+    def start(self, status: int, fields: bytes) -> None:
+        """The head of an answer whose length nobody knows yet."""
+        assert not self.started
+        self.started = True
+        if not self._chunked:
+            self.keep = False  # its end is the connection's end
+        if not self.gone:
+            framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
+            self._way.write(self._head(status, fields) + framing)
+
+    def write(self, piece: bytes) -> None:
+        """A piece of an answer that was started."""
+        assert self.started
+        assert not self.ended
+        if piece and not self.gone and not self._bodiless:
+            self._way.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+
+    def end(self, piece: bytes = b"") -> None:
+        """The last piece, and the end of the answer."""
+        assert self.started
+        assert not self.ended
+        self.ended = True
+        if self.gone or self._bodiless:
+            return
+        if not self._chunked:
+            self._way.write(piece)
+        elif piece:
+            self._way.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(piece), piece))
+        else:
+            self._way.write(b"0\r\n\r\n")
+
+    def _head(self, status: int, fields: bytes) -> bytes:
+        self.keep = self.keep and self._way.keeping
+        line = _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        return b"".join((line, self._way.date, fields, b"" if self.keep else b"connection: close\r\n"))
+
+
+def field(name: str, value: str) -> bytes:
+    """A line of a head. Raises ValueError for what could end the line."""
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise ValueError(f"no header field: {name!r}: {value!r}")
+    return f"{name}: {value}\r\n".encode()
+
+
+def fields(pairs: Iterable[tuple[str, str]]) -> bytes:
+    return b"".join(field(name, value) for name, value in pairs)
+
+
+def plain(status: int, reason: str) -> bytes:
+    """A whole answer in plain text, for what is not understood far enough to be answered in any dialect. It is the last."""
+    said = reason.encode()
+    return (
+        _LINES[status]
+        + b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(said)
+        + said
+    )

@@ -1,0 +1,66 @@
+"""The data plane's server: one listening socket, its connections, one look a moment at who is late."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from email.utils import formatdate
+
+from shipworthy.http.wire.connection import App, Connection, Shared
+
+LOOK_S = 0.25
+"""How often connections are looked at: what is due is noticed at most so much later."""
+BACKLOG = 2_048
+
+
+class Server:
+    """Serves ``app`` on ``listener`` from ``start`` until ``end``."""
+
+    def __init__(self, app: App, listener: socket.socket, connections_max: int) -> None:
+        self._shared = Shared(app, connections_max)
+        self._listener = listener
+        self._listening: asyncio.Server | None = None
+        self._looking: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> int:
+        return len(self._shared.connections)
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._look()
+        self._listening = await loop.create_server(
+            lambda: Connection(self._shared, loop), sock=self._listener, backlog=BACKLOG
+        )
+
+    def part(self) -> None:
+        """From now on every answer is the last of its connection. New ones are still taken."""
+        self._shared.keeping = False
+
+    async def end(self, flush_s: float) -> None:
+        """Stops listening and closes what is idle; the last bytes of answers have ``flush_s`` to reach their readers."""
+        self.part()
+        if self._listening is not None:
+            self._listening.close()
+        connections, emptied = self._shared.connections, self._shared.emptied
+        emptied.clear()
+        for connection in tuple(connections):
+            connection.finish()
+        if connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(emptied.wait(), flush_s)
+        for connection in tuple(connections):
+            connection.abort()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _look(self) -> None:
+        """Gives up who is late, and sets the date."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._shared.date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        for connection in tuple(self._shared.connections):
+            if connection.due <= now or connection.unread_due <= now:
+                connection.overdue(now)
+        self._looking = loop.call_later(LOOK_S, self._look)
