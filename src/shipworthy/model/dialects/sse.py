@@ -14,6 +14,7 @@ EVENT_BYTES_MAX = 16 * 1024 * 1024
 """One event, its lines included: an image in base64 fits; a stream without line ends does not fill memory."""
 
 DATA = b"data: "
+BLANK = b"\n\n"
 BOM = b"\xef\xbb\xbf"
 LEFT_ASIDE = frozenset({b"", b"id", b"retry"})
 """Comments and what nothing here needs. Any other line, which the standard ignores, is refused: a proxy's error page in
@@ -40,26 +41,34 @@ class SseSplitter:
             chunk = self._with_lf_only(chunk)
         if self._buffer or not self._started:
             chunk = self._joined(chunk)
-        *blocks, rest = chunk.split(b"\n\n")
+        end = chunk.rfind(BLANK) + len(BLANK)
+        if end >= len(BLANK) and chunk.startswith(DATA):
+            payloads = chunk[len(DATA) : end - len(BLANK)].split(BLANK + DATA)
+            if chunk.count(b"\n", 0, end) == len(BLANK) * len(payloads):  # nearly always: events of one line each
+                self._keep(chunk[end:])
+                return [("", payload) for payload in payloads if payload]
+        return self._events(chunk)
+
+    def _events(self, chunk: bytes) -> list[Framed]:
+        *blocks, rest = chunk.split(BLANK)
+        self._keep(rest)
+        events: list[Framed] = []
+        for block in blocks:
+            dispatch(block, events)
+        return events
+
+    def _keep(self, rest: bytes) -> None:
         if rest:
             self._buffer += rest
             self._searched = len(rest) - 1
             if len(rest) > self._bytes_max:
                 self._too_large()
-        events: list[Framed] = []
-        for block in blocks:
-            if block.startswith(DATA) and b"\n" not in block:  # nearly every event
-                if len(block) > len(DATA):
-                    events.append(("", block[len(DATA) :]))
-            else:
-                dispatch(block, events)
-        return events
 
     def _joined(self, chunk: bytes) -> bytes:
         """``chunk`` behind what waits for it; nothing yet while that completes no event."""
         buffer = self._buffer
         buffer += chunk
-        if (self._started or self._start()) and buffer.find(b"\n\n", self._searched) >= 0:
+        if (self._started or self._start()) and buffer.find(BLANK, self._searched) >= 0:
             chunk = bytes(buffer)
             buffer.clear()
             return chunk
