@@ -78,6 +78,36 @@ def memory_mb(pids: Iterable[int]) -> float:
     return total / 1024
 
 
+def anonymous_mb(pids: Iterable[int]) -> float:
+    """What these have allocated: resident pages that no file stands behind."""
+    total = 0
+    for pid in pids:
+        total += sum(_status(pid, "RssAnon"))
+    return total / 1024
+
+
+def threads(pid: int) -> int:
+    return sum(_status(pid, "Threads"))
+
+
+def _status(pid: int, name: str) -> list[int]:
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return [int(line.split()[1]) for line in lines if line.startswith(f"{name}:")]
+    return []
+
+
+def connections(*, local: int = 0, remote: int = 0) -> int:
+    """TCP connections of our network by one of their ports: open, or closed by the other side only."""
+    open_states = {"01", "02", "03", "04", "05", "08", "09"}
+    count = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, here, there, state, *_ = line.split()
+        ports = (int(here.rpartition(":")[2], 16), int(there.rpartition(":")[2], 16))
+        count += state in open_states and ports[0] == (local or ports[0]) and ports[1] == (remote or ports[1])
+    return count
+
+
 def descriptors(pid: int) -> int:
     with suppress(OSError):
         return len(os.listdir(f"/proc/{pid}/fd"))

@@ -3,7 +3,7 @@
 ``gpt-4o-mini``  one answer of 601 bytes, or a stream of 31 events at once
 ``gpt-4o``       the same, but the stream's events come one by one, 5 ms apart
 ``steady-R-N``   a stream of N events, R a second; each says when it was sent, on the machine's monotonic clock
-``faulty``       one of ``FAULTS``, in turn
+``faulty``       one of ``FAULTS``, in turn, among good answers
 Any other name is taken for the first. Gateways know the first two from their catalogues.
 """
 
@@ -76,15 +76,17 @@ FAULTS: dict[str, tuple[bytes, bool]] = {
     "no JSON": (HEAD % (b"200 OK", 9, b'{"choices'), False),
     "half an answer": (WHOLE[:400], True),
     "gone": (b"", True),
-    "good": (WHOLE, False),
 }
-"""What is said, and whether the connection is cut afterwards. Streams are cut after a third, or answered by one of these."""
+"""What is said, and whether the connection is cut afterwards. A stream that is gone was cut after a third."""
+GOOD_BETWEEN = 4  # answers between two faults: a circuit that is always open would let none through
 
 
 class Upstream(asyncio.Protocol):
     """One connection, one request after the other."""
 
-    faults: Iterator[tuple[bytes, bool]] = itertools.cycle(FAULTS.values())
+    faults: Iterator[tuple[bytes, bool]] = itertools.cycle(
+        each for fault in FAULTS.values() for each in (fault, *[(WHOLE, False)] * GOOD_BETWEEN)
+    )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.WriteTransport", transport)  # uvloop's is one in all but its ancestry
