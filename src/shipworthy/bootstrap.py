@@ -58,21 +58,10 @@ from shipworthy.model.observation import CircuitChanged, Failed, StoreDegraded
 from shipworthy.model.op import Clock, Observe, Op, SystemClock
 from shipworthy.model.policy import Snapshot
 from shipworthy.model.route import Model, Provider
-from shipworthy.ports import AdminAct, AlertPoster, ControlPlane, Live, Stages, Upstream
-from shipworthy.stages import unconfigured
-from shipworthy.stages.authorize import make_authorize
-from shipworthy.stages.call import make_call
-from shipworthy.stages.decode import make_decode
-from shipworthy.stages.dedupe import make_dedupe
-from shipworthy.stages.encode import encode
-from shipworthy.stages.fit import fit
+from shipworthy.ports import AdminAct, AlertPoster, ControlPlane, Live, Upstream
 from shipworthy.stages.identify import Identify, make_identify
-from shipworthy.stages.pausing import unless_paused
-from shipworthy.stages.record import Took, make_draft, make_record
-from shipworthy.stages.reserve import make_reserve
-from shipworthy.stages.route import make_route
-from shipworthy.stages.settle import settle
-from shipworthy.stages.timed import timed
+from shipworthy.stages.path import stages_of
+from shipworthy.stages.record import Took
 from shipworthy.standard import PROVIDERS
 
 STORE_LOOK_S = 1.0
@@ -254,27 +243,19 @@ class DataWorker:
         }
 
     def _build(self, loaded: Loaded, models: Mapping[str, ModelServer]) -> Live:
-        snapshot = loaded.snapshot
-        ways = self._reach.adopt(snapshot.providers, models)
-        stages = Stages(
-            identify=timed("identify", self._ground.identify(loaded)),
-            decode=timed("decode", make_decode()),
-            authorize=timed("authorize", make_authorize(snapshot)),
-            dedupe=timed("dedupe", make_dedupe(self._repeats)),
-            reserve=timed("reserve", unless_paused(self.pauses.check, make_reserve(self.ledger, make_draft(snapshot)))),
-            resolve=timed("resolve", unconfigured.resolve),
-            retrieve=timed("retrieve", unconfigured.retrieve),
-            screen=timed("screen", unconfigured.screen),
-            fit=timed("fit", fit),
-            recall=timed("recall", unconfigured.recall),
-            route=timed("route", make_route(self._fleet, self.ledger)),
-            call=timed("call", make_call(ways, self._fleet, self.ledger, self._quotas)),
-            inspect=unconfigured.inspect,
-            encode=encode,
-            settle=timed("settle", settle),
-            record=make_record(snapshot, self._recorder, self.ledger, self._repeats, self._took),
+        stages = stages_of(
+            loaded.snapshot,
+            identify=self._ground.identify(loaded),
+            paused=self.pauses.check,
+            ways=self._reach.adopt(loaded.snapshot.providers, models),
+            fleet=self._fleet,
+            ledger=self.ledger,
+            quotas=self._quotas,
+            recorder=self._recorder,
+            repeats=self._repeats,
+            took=self._took,
         )
-        return Live(snapshot, stages)
+        return Live(loaded.snapshot, stages)
 
     def _strict(self) -> bool:
         return self.live.snapshot.strict

@@ -64,10 +64,10 @@ async def admit(x: Exchange, stages: Stages, arrival: Arrival) -> None:
 
 async def deliver(x: Exchange, stages: Stages, sink: Sink) -> bytes:
     """Sends the answer as it comes, all but its last payload, which is returned."""
-    op, grant, request, received = x.op, x.grant, x.request, x.received
+    op, grant, request, received, events = x.op, x.grant, x.request, x.received, x.reply.events
     if x.reply.stream:
         await sink.open(opening(x))
-    async for event in x.reply.events:
+    while (event := events.ready() or await anext(events, None)) is not None:
         inspected = stages.inspect(op, grant, event)
         payload = stages.encode(op, request, inspected)
         received.note(event, payload, op.elapsed_ns())

@@ -29,6 +29,7 @@ def assigned(path: Path) -> Iterator[str]:
 
 
 def test_only_the_pipeline_writes_an_exchange_and_each_noun_once(root: Path) -> None:
+    """Promise: what is known of a request is written once, by its path alone."""
     from shipworthy.model.exchange import Exchange
 
     package = root / "src/shipworthy"

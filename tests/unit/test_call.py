@@ -47,6 +47,9 @@ class Script:
     def __aiter__(self) -> Script:
         return self
 
+    def ready(self) -> None:
+        """Every event is waited for."""
+
     async def __anext__(self) -> Event:
         while self.acts:
             match self.acts.pop(0):

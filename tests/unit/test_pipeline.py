@@ -45,6 +45,9 @@ class Events:
     def __aiter__(self) -> Events:
         return self
 
+    def ready(self) -> None:
+        """Every event is waited for."""
+
     async def __anext__(self) -> Event:
         if self.trouble is not None and len(self.left) == 2:
             raise self.trouble

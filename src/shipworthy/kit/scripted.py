@@ -93,6 +93,9 @@ class ScriptedReply:
     def __aiter__(self) -> ScriptedReply:
         return self
 
+    def ready(self) -> None:
+        """Every event is waited for."""
+
     async def __anext__(self) -> Event:
         try:
             return await anext(self._events)

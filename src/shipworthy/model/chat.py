@@ -211,6 +211,10 @@ class Events(Protocol):
 
     def __aiter__(self) -> Events: ...
     async def __anext__(self) -> Event: ...
+
+    def ready(self) -> Event | None:
+        """The next event, if it is here already; None says nothing about what may come. Raises what ``__anext__`` does."""
+
     async def aclose(self) -> None: ...
 
 

@@ -108,16 +108,19 @@ class Received:
         for delta in event.deltas:
             if not delta.repeat:
                 self.text_chars += len(delta.text)
+        if payload:
+            if self.payload_bytes < self.kept_bytes_max:
+                self.payloads.append(payload)
+            self.payload_bytes += len(payload)
         if event.usage is not None:
             self.usage = event.usage if self.usage is None else self.usage.at_least(event.usage)
-        for _, reason in event.finish[: FINISH_MAX - len(self.finish)]:
-            self.finish.append(reason[:FINISH_CHARS_MAX])
-        self.usage_refused |= event.usage_refused
-        self.opaque |= event.opaque
-        self.done |= event.done
-        if payload and self.payload_bytes < self.kept_bytes_max:
-            self.payloads.append(payload)
-        self.payload_bytes += len(payload)
+        if event.finish:
+            for _, reason in event.finish[: FINISH_MAX - len(self.finish)]:
+                self.finish.append(reason[:FINISH_CHARS_MAX])
+        if event.done or event.opaque or event.usage_refused:
+            self.done |= event.done
+            self.opaque |= event.opaque
+            self.usage_refused |= event.usage_refused
 
 
 class Row(Struct, frozen=True, kw_only=True):

@@ -18,28 +18,33 @@ HALF_LIFE_NS = 60 * SECOND_NS
 BUCKETS = 64
 BUCKET_RATIO = 1.25
 FIRST_BUCKET_MS = 1.0
+HALVINGS_MAX = 256
+"""After so many half-lives weights are scaled down: far from what a float cannot hold."""
 MEAN_WEIGHT = 0.1
 
 
 class DecayedMedian:
     """The median of a stream of milliseconds in which a sample's weight halves every 60 s.
 
-    64 buckets, each 1.25 times the one before, from 1 ms to 1.6 million: the answer is within 12 %.
+    64 buckets, each 1.25 times the one before, from 1 ms to 1.6 million: the answer is within 12 %. Instead of all that is
+    old fading, what is new weighs more; all is scaled down before that gets out of hand.
     """
 
-    __slots__ = ("_at_ns", "_weights")
+    __slots__ = ("_since_ns", "_weights")
 
     def __init__(self) -> None:
         self._weights = [0.0] * BUCKETS
-        self._at_ns = 0
+        self._since_ns = 0  # when a sample weighed 1
 
     def add(self, value_ms: float, now_ns: int) -> None:
-        if self._at_ns:
-            faded = 0.5 ** (max(0, now_ns - self._at_ns) / HALF_LIFE_NS)
-            self._weights = [weight * faded for weight in self._weights]
-        self._at_ns = now_ns
+        if not self._since_ns:
+            self._since_ns = now_ns
+        halvings = max(0, now_ns - self._since_ns) / HALF_LIFE_NS
+        if halvings > HALVINGS_MAX:
+            self._weights = [weight * 0.5**halvings for weight in self._weights]
+            self._since_ns, halvings = now_ns, 0.0
         place = int(math.log(max(value_ms, FIRST_BUCKET_MS) / FIRST_BUCKET_MS, BUCKET_RATIO))
-        self._weights[min(place, BUCKETS - 1)] += 1.0
+        self._weights[min(place, BUCKETS - 1)] += 2.0**halvings
 
     def value_ms(self) -> float | None:
         """None until there is a sample."""

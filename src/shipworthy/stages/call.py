@@ -186,12 +186,24 @@ class _Attempt:
         return self
 
     async def __anext__(self) -> Event:
-        if self._head:
-            event = self._head.popleft()
-        elif self._noted:
+        if self._noted and not self._head:
             raise StopAsyncIteration
-        else:
-            event = await self._next()
+        return self.ready() or self._seen(await self._next())
+
+    def ready(self) -> Event | None:
+        if self._head:
+            return self._seen(self._head.popleft())
+        if self._noted:
+            return None
+        assert self._events is not None
+        try:
+            event = self._events.ready()
+        except BaseException as reason:  # noqa: BLE001  # whatever it is, the place is given back
+            self._fail(reason)
+        return self._seen(event) if event is not None else None
+
+    def _seen(self, event: Event) -> Event:
+        """``event``, and what it says of the attempt."""
         if event.usage is not None and event.usage.basis is Basis.REPORTED:
             self._fleet.of(self._model).learned_output(event.usage.output)
             self._tokens = event.usage.input + event.usage.output

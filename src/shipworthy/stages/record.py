@@ -231,14 +231,14 @@ def ended(row: Row) -> Ended:
 
 def _steps(x: Exchange) -> tuple[Step, ...]:
     """What each stage took, and the delivery, which is no single stage's; tokens and cost stand where they arose."""
-    charge, received = getattr(x, "charge", None), x.received
-    steps: list[Step] = []
-    for step in x.op.steps:
-        if received.first_ns and step.stage == "settle":
-            steps.append(Step("deliver", received.first_ns, received.last_ns - received.first_ns))
-        if step.stage == "call" and charge is not None:
-            step = replace(step, tokens=charge.tokens, cost_nano=charge.amount_nano)
-        steps.append(step)
+    steps, charge, received = list(x.op.steps), getattr(x, "charge", None), x.received
+    if received.first_ns:
+        steps.insert(-1, Step("deliver", received.first_ns, received.last_ns - received.first_ns))  # then it was settled
+    if charge is not None:
+        for place in range(len(steps) - 1, -1, -1):
+            if steps[place].stage == "call":
+                steps[place] = replace(steps[place], tokens=charge.tokens, cost_nano=charge.amount_nano)
+                break
     return tuple(steps)
 
 

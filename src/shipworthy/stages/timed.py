@@ -16,27 +16,28 @@ T = TypeVar("T")
 def timed(stage: str, run: Callable[P, T]) -> Callable[P, T]:
     """``run``, leaving a Step: when it began, how long it took, and with which code it refused."""
 
-    def note(op: Op, start_ns: int, refused: str) -> None:
-        op.steps.append(Step(stage, start_ns, op.elapsed_ns() - start_ns, refused=refused))
+    def refused(op: Op, began_ns: int, reason: BaseException) -> None:
+        code = reason.code if isinstance(reason, Refusal) else ""
+        op.steps.append(Step(stage, began_ns - op.began_ns, op.clock.monotonic_ns() - began_ns, refused=code))
 
     async def run_async(op: Op, *args: Any) -> Any:
-        start_ns = op.elapsed_ns()
+        began_ns = op.clock.monotonic_ns()
         try:
             said = await run(op, *args)  # type: ignore[call-arg,arg-type,misc]
         except BaseException as reason:
-            note(op, start_ns, reason.code if isinstance(reason, Refusal) else "")
+            refused(op, began_ns, reason)
             raise
-        op.steps.append(Step(stage, start_ns, op.elapsed_ns() - start_ns))
+        op.steps.append(Step(stage, began_ns - op.began_ns, op.clock.monotonic_ns() - began_ns))
         return said
 
     def run_sync(op: Op, *args: Any) -> Any:
-        start_ns = op.elapsed_ns()
+        began_ns = op.clock.monotonic_ns()
         try:
             said = run(op, *args)  # type: ignore[call-arg,arg-type]
         except BaseException as reason:
-            note(op, start_ns, reason.code if isinstance(reason, Refusal) else "")
+            refused(op, began_ns, reason)
             raise
-        op.steps.append(Step(stage, start_ns, op.elapsed_ns() - start_ns))
+        op.steps.append(Step(stage, began_ns - op.began_ns, op.clock.monotonic_ns() - began_ns))
         return said
 
     return run_async if inspect.iscoroutinefunction(run) else run_sync  # type: ignore[return-value]

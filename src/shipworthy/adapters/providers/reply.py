@@ -45,6 +45,9 @@ class WholeReply:
             self._answer.close()
             raise
 
+    def ready(self) -> None:
+        """One event, which is waited for."""
+
     async def aclose(self) -> None:
         self._over = True
         self._answer.close()
@@ -80,24 +83,34 @@ class StreamedReply:
                 if self._ended:
                     return self._without_mark()
                 await self._more()
-            name, payload = self._waiting.popleft()
+        except BaseException as reason:  # cancelled: the provider sees it at once
+            raise self._failed(reason) from reason
+        return self._take()
+
+    def ready(self) -> Event | None:
+        return self._take() if self._waiting else None
+
+    def _take(self) -> Event:
+        name, payload = self._waiting.popleft()
+        try:
             event = decode_event(payload, name)
             if event.done and not self._heard:
                 raise ProviderFailure(FailureKind.INVALID, "the stream holds nothing but its end", sent=True)
-        except ProviderFailure as failure:
-            self._end()
-            raise told(failure, self._answer, self._secrets) from failure
-        except BaseException:  # cancelled: the provider sees it at once
-            self._end()
-            raise
+        except BaseException as reason:
+            raise self._failed(reason) from reason
         self._heard = True
         if event.finish:
-            self._finished.update(choice for choice, _ in event.finish)
+            self._finished.update([choice for choice, _ in event.finish])
         if event.done:
             self._over = True
             self._waiting.clear()
             self._answer.finish()
         return event
+
+    def _failed(self, reason: BaseException) -> BaseException:
+        """Ends the answer; what is to be raised."""
+        self._end()
+        return told(reason, self._answer, self._secrets) if isinstance(reason, ProviderFailure) else reason
 
     async def _more(self) -> None:
         chunk = await self._answer.read()

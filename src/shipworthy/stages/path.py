@@ -1,0 +1,58 @@
+"""The path of a request, built over one snapshot: every stage in its place, each with a timer around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shipworthy.model.fleet import Fleet
+from shipworthy.model.policy import Snapshot
+from shipworthy.ports import Ledger, Quotas, Recorder, Repeats, Stages, Upstream
+from shipworthy.stages import unconfigured
+from shipworthy.stages.authorize import make_authorize
+from shipworthy.stages.call import make_call
+from shipworthy.stages.decode import make_decode
+from shipworthy.stages.dedupe import make_dedupe
+from shipworthy.stages.encode import encode
+from shipworthy.stages.fit import fit
+from shipworthy.stages.identify import Identify
+from shipworthy.stages.pausing import Check, unless_paused
+from shipworthy.stages.record import Took, make_draft, make_record
+from shipworthy.stages.reserve import make_reserve
+from shipworthy.stages.route import make_route
+from shipworthy.stages.settle import settle
+from shipworthy.stages.timed import timed
+
+
+def stages_of(
+    snapshot: Snapshot,
+    *,
+    identify: Identify,
+    paused: Check,
+    ways: Mapping[str, Upstream],
+    fleet: Fleet,
+    ledger: Ledger,
+    quotas: Quotas,
+    recorder: Recorder,
+    repeats: Repeats,
+    took: Took,
+) -> Stages:
+    """The stages; ``ways`` are the providers by name. What outlives the snapshot is handed in."""
+    reserve = make_reserve(ledger, make_draft(snapshot))
+    return Stages(
+        identify=timed("identify", identify),
+        decode=timed("decode", make_decode()),
+        authorize=timed("authorize", make_authorize(snapshot)),
+        dedupe=timed("dedupe", make_dedupe(repeats)),
+        reserve=timed("reserve", unless_paused(paused, reserve)),
+        resolve=timed("resolve", unconfigured.resolve),
+        retrieve=timed("retrieve", unconfigured.retrieve),
+        screen=timed("screen", unconfigured.screen),
+        fit=timed("fit", fit),
+        recall=timed("recall", unconfigured.recall),
+        route=timed("route", make_route(fleet, ledger)),
+        call=timed("call", make_call(ways, fleet, ledger, quotas)),
+        inspect=unconfigured.inspect,
+        encode=encode,
+        settle=timed("settle", settle),
+        record=make_record(snapshot, recorder, ledger, repeats, took),
+    )
