@@ -1,4 +1,4 @@
-"""How long it takes to import and to be ready, and what memory it takes, idle and busy. README.md beside this file says how."""
+"""How long it takes to import and to be ready, and what memory it takes, idle and busy. See README.md beside this file."""
 
 from __future__ import annotations
 
