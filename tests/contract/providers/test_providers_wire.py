@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -245,6 +246,27 @@ def test_what_is_not_read_waits_and_nothing_of_it_is_lost(
     play(played())
 
 
+def test_its_silence_begins_anew_when_we_read_on(play: Play) -> None:
+    """Its next byte is not due when it would have been, had we not paused."""
+
+    async def serve(talk: Talk) -> None:
+        await talk.request()
+        await talk.say(OK + b"content-length: %d\r\n\r\n" % ((16 << 20) + 2))
+        await talk.say(*([b"x" * 65_536] * 256))
+        await asyncio.sleep(0.35)
+        await talk.say(b"hi")
+
+    async def played() -> None:
+        async with peer(serve) as seen:
+            transport = transport_to(seen.url, **hasty(600))
+            answer = await posted(transport)
+            await asyncio.sleep(1.1)  # the alarm rang at 0.6 and is set to 1.2
+            assert len(await rest(answer)) == (16 << 20) + 2
+            await transport.close()
+
+    play(played())
+
+
 def test_a_provider_that_falls_silent_while_we_pause_is_noticed_once_we_go_on(play: Play) -> None:
     async def played() -> None:
         async with peer(saying(OK + b"content-length: 99999999\r\n\r\n" + b"x" * (1 << 20))) as seen:
@@ -453,5 +475,32 @@ def test_closing_the_transport_fails_what_runs_and_takes_nothing_more(play: Play
             failure = await failure_of(asked(transport))
             assert (failure.kind, failure.sent) == (FailureKind.CONNECT, False)
             await until(lambda: seen.open == 0)
+
+    play(played())
+
+
+@pytest.mark.parametrize("said", [HI, CHUNKED + b"2\r\nhi\r\n0\r\n\r\n"])
+def test_a_request_leaves_nothing_for_the_collector(said: bytes, play: Play) -> None:
+    """What is done with is gone at once: no cycle waits for a collection, which would stop everybody."""
+
+    async def played() -> None:
+        async with peer(answering(said)) as seen:
+            transport = transport_to(seen.url)
+            for _ in range(5):
+                await asked(transport)
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):
+                    await asked(transport)
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                gc.collect()
+                left = [thing for thing in gc.garbage if type(thing).__module__.startswith(("shipworthy", "httptools"))]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+            assert left == []
+            await transport.close()
 
     play(played())

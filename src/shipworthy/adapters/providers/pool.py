@@ -24,20 +24,24 @@ class Pool:
         self._wires: set[Wire] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = (
+            None  # asking for it each time is a system call before Python 3.12
+        )
 
     def kept(self) -> Wire | None:
         """A connection that is certainly open at this moment, for a request that is sent before anything is awaited."""
-        kept = self._kept
+        kept, loop = self._kept, self._loop
         while kept:
+            assert loop is not None
             wire, _ = kept.popitem()
-            if not self._expired(wire, asyncio.get_running_loop().time()) and not wire.stale():
+            if not self._expired(wire, loop.time()) and not wire.stale():
                 return wire
             wire.abort()
         return None
 
     async def fresh(self) -> Wire:
         """A new connection, open at this moment. Raises ProviderFailure CONNECT, with ``sent`` False."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         for _ in range(DIALS_MAX):
             if self._closed:
                 break
@@ -53,7 +57,8 @@ class Pool:
         if self._closed or self._keepalive_s <= 0 or len(self._kept) >= KEPT_MAX:
             wire.abort()
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        assert loop is not None
         wire.idle_since_s = loop.time()
         self._kept[wire] = None
         if self._sweep is None:
@@ -77,7 +82,8 @@ class Pool:
 
     def _swept(self) -> None:
         """Ends the connections that have been idle for too long, and looks again once the next may be."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        assert loop is not None
         now_s = loop.time()
         self._sweep = None
         for wire in [wire for wire in self._kept if self._expired(wire, now_s)]:
