@@ -140,7 +140,14 @@ def _bounds() -> Sequence[tuple[str, str, str]]:
     return (
         ("connections of a worker", f"{bounds.CONNECTIONS_MAX:,}", "closed at once"),
         ("requests in flight at a worker", f"{edge.IN_FLIGHT_MAX:,}", "`server.overloaded`"),
-        ("head of a request", f"{bounds.HEAD_BYTES_MAX:,} bytes, {bounds.HEAD_SECONDS_MAX:g} s", "431, 408"),
+        (
+            "head of a request",
+            f"{bounds.HEAD_BYTES_MAX:,} bytes, {bounds.HEADERS_MAX} fields, {bounds.HEAD_SECONDS_MAX:g} s",
+            "431, 408",
+        ),
+        ("requests sent ahead of an answer", f"{bounds.REQUESTS_AHEAD_MAX}", "400, when all before are answered"),
+        ("waiting for the next request", f"{bounds.KEEP_ALIVE_S:g} s", "closed"),
+        ("waiting for a client to read its answer", f"{bounds.UNREAD_SECONDS_MAX:g} s", "closed"),
         ("a credential", f"{headers.CREDENTIAL_CHARS_MAX:,} characters", "`server.header_invalid`"),
         (
             "data class, session, Idempotency-Key",

@@ -60,6 +60,9 @@ class Client:
         self.read = bytearray()
         self.write: Callable[[bytes], None] = self.read.extend
 
+    def soon(self, then: Callable[[], None]) -> None:
+        then()
+
     async def drained(self) -> None: ...
 
 

@@ -34,6 +34,9 @@ class Pipe:
         self.written = bytearray()
         self.write: Callable[[bytes], None] = self.written.extend
 
+    def soon(self, then: Callable[[], None]) -> None:
+        then()
+
     async def drained(self) -> None: ...
 
 

@@ -65,7 +65,8 @@ class Head:
             raise Refusal("server.header_invalid", header=said, reason="it is there twice, with different values")
 
     def text(self, name: bytes) -> str:
-        return self._found.get(name, b"").decode("latin-1").strip()
+        value = self._found.get(name)
+        return value.decode("latin-1").strip() if value else ""
 
     @property
     def traceparent(self) -> str:
@@ -74,9 +75,8 @@ class Head:
         return said if _TRACEPARENT.fullmatch(said) else ""
 
     def credentials(self) -> Credentials:
-        authorization = self.text(b"authorization")
-        scheme, _, token = authorization.partition(" ")
-        if authorization and scheme.lower() != "bearer":
+        scheme, _, token = self.text(b"authorization").partition(" ")
+        if scheme and scheme.lower() != "bearer":
             raise Refusal("identify.malformed", detail="the Authorization header's scheme is not Bearer")
         return Credentials(
             bearer=token.strip(),

@@ -99,4 +99,4 @@ def framed(payload: bytes) -> bytes:
     """One event. A payload of several lines, as a provider may send it, stays one: no line of it is read as a field."""
     if b"\n" in payload or b"\r" in payload:
         payload = b"\ndata: ".join(payload.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
-    return b"data: " + payload + b"\n\n"
+    return b"data: %b\n\n" % payload

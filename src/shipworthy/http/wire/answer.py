@@ -1,4 +1,8 @@
-"""One answer on its way out: whole in one write, or piece by piece. Nothing waits unless the client does not read."""
+"""One answer on its way out: whole in one write, or piece by piece. Nothing waits unless the client does not read.
+
+Pieces that come in the same turn of the loop leave it as one chunk in one write: what a provider sends in a burst costs the
+framing of a burst, not of each token.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 JOINED_BYTES_MAX = 65_536
-"""A longer body is not copied behind its head."""
+"""A longer body is not copied behind its head, and no more is gathered before it is written."""
 
 _LINES: dict[int, bytes] = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode()) for status in HTTPStatus
@@ -31,6 +35,9 @@ class Way(Protocol):
     def date(self) -> bytes:
         """The Date field, as a line."""
 
+    def soon(self, then: Callable[[], None], /) -> object:
+        """Does ``then`` in the next turn of the loop."""
+
     async def drained(self) -> None:
         """Waits until the client has read enough, or is gone."""
 
@@ -38,12 +45,17 @@ class Way(Protocol):
 class Answer:
     """One answer. After the client has left, what is written goes nowhere. ``fields`` are whole lines (``field``)."""
 
-    __slots__ = ("_bodiless", "_chunked", "_way", "ended", "gone", "keep", "started")
+    __slots__ = (
+        "_bodiless", "_chunked", "_gathered", "_gathered_bytes", "_unsent_head", "_way", "ended", "gone", "keep", "started",
+    )  # fmt: skip
 
     def __init__(self, way: Way, *, keep: bool, bodiless: bool, chunked: bool) -> None:
         self._way = way
         self._bodiless = bodiless  # HEAD
         self._chunked = chunked
+        self._unsent_head = b""
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
         self.keep = keep
         self.started = False
         self.ended = False
@@ -78,30 +90,40 @@ class Answer:
         self.started = True
         if not self._chunked:
             self.keep = False  # its end is the connection's end
-        if not self.gone:
-            framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
-            self._way.write(self._head(status, fields) + framing)
+        framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
+        self._unsent_head = self._head(status, fields) + framing
+        self._way.soon(self._send)
 
     def write(self, piece: bytes) -> None:
         """A piece of an answer that was started."""
         assert self.started
         assert not self.ended
-        if piece and not self.gone and not self._bodiless:
-            self._way.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+        first = not self._gathered and not self._unsent_head
+        self._gathered.append(piece)
+        self._gathered_bytes += len(piece)
+        if self._gathered_bytes > JOINED_BYTES_MAX:
+            self._send()
+        elif first:
+            self._way.soon(self._send)
 
     def end(self, piece: bytes = b"") -> None:
         """The last piece, and the end of the answer."""
         assert self.started
         assert not self.ended
         self.ended = True
-        if self.gone or self._bodiless:
-            return
-        if not self._chunked:
-            self._way.write(piece)
-        elif piece:
-            self._way.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(piece), piece))
-        else:
-            self._way.write(b"0\r\n\r\n")
+        self._gathered.append(piece)
+        self._send(b"0\r\n\r\n" if self._chunked and not self._bodiless else b"")
+
+    def _send(self, tail: bytes = b"") -> None:
+        """Writes what was gathered, if anything."""
+        head, self._unsent_head = self._unsent_head, b""
+        body = b"" if self._bodiless else b"".join(self._gathered)
+        self._gathered.clear()
+        self._gathered_bytes = 0
+        if body and self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body)
+        if (head or body or tail) and not self.gone:
+            self._way.write(head + body + tail)
 
     def _head(self, status: int, fields: bytes) -> bytes:
         self.keep = self.keep and self._way.keeping

@@ -58,17 +58,19 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_answer", "_deaf", "_drains", "_fault", "_loop", "_lost", "_reader", "_request", "_shared", "_task",
-        "_transport", "_waits", "due", "paused", "unread_due", "write",
+        "_transport", "_waits", "due", "paused", "soon", "unread_due", "write",
     )  # fmt: skip
 
     _transport: asyncio.Transport
     _reader: Reader
     _task: asyncio.Task[None]
     write: Callable[[bytes], None]
+    soon: Callable[[Callable[[], None]], object]
 
     def __init__(self, shared: Shared, loop: asyncio.AbstractEventLoop) -> None:
         self._shared = shared
         self._loop = loop
+        self.soon = loop.call_soon
         self._request: Request | None = None  # the one that runs
         self._answer: Answer | None = None
         self._ahead: deque[Request] = deque()  # those that wait for their turn
@@ -179,6 +181,7 @@ class Connection(asyncio.Protocol):
         request.take()
         keep = answer.keep and self._shared.keeping
         if not answer.ended:
+            answer.gone = True
             self._transport.abort()  # the client must not take it for a whole answer
         elif not request.complete:
             self._wait(Waits.REST, bounds.REFUSED_SECONDS_MAX)
