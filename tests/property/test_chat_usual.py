@@ -37,8 +37,9 @@ NUMBERS = st.sampled_from(
     ]
 )
 TEXTS = st.sampled_from(
-    ["", "stop", "hello", "assistant", "ünï 🚢", 'a "quote" \\ and\nline', "\x7f", "chatcmpl-1"]
-).map(json.dumps) | st.sampled_from(['"\\u0061"', '"\\ud83d\\ude00"', '"\\ud800"', '"raw ü"', '"\\u0000"'])
+    [json.dumps(said) for said in ("", "stop", "hello", "assistant", "ünï 🚢", 'a "quote" \\ and\nline', "\x7f")]
+    + ['"\\u0061"', '"\\ud83d\\ude00"', '"\\ud800"', '"raw ü"', '"\\u0000"']
+)
 ANY = TEXTS | NUMBERS | st.sampled_from(["null", "false", "[]", "{}", '["x"]', '{"x":"y"}', "[null]", "[[]]", "NaN"])
 
 
@@ -48,7 +49,12 @@ def objects(usual: dict[str, st.SearchStrategy[str]], other: tuple[str, ...]) ->
     odd = st.tuples(st.sampled_from([*usual, *other]), ANY)
     said = st.lists(pair, max_size=7, unique_by=lambda it: it[0])
     more: st.SearchStrategy[list[tuple[str, str]]] = st.lists(odd | pair, max_size=2) | st.just([])
-    return st.tuples(said, more).flatmap(lambda both: st.permutations([*both[0], *both[1]])).map(written)
+
+    @st.composite
+    def one(draw: st.DrawFn) -> str:
+        return written(draw(st.permutations(draw(said) + draw(more))))
+
+    return one()
 
 
 def written(pairs: list[tuple[str, str]]) -> str:
@@ -58,8 +64,9 @@ def written(pairs: list[tuple[str, str]]) -> str:
 NULL = st.just("null")
 SAID = objects(
     {
-        "role": TEXTS, "content": TEXTS | NULL, "refusal": NULL, "reasoning_content": NULL,
-        "tool_calls": NULL | st.just("[]"), "annotations": st.just("[]"), "audio": NULL, "function_call": NULL,
+        "role": TEXTS, "content": TEXTS | NULL, "refusal": NULL, "reasoning_content": NULL | TEXTS,
+        "reasoning": NULL | TEXTS, "tool_calls": NULL | st.just("[]"),
+        "annotations": st.just("[]"), "audio": NULL, "function_call": NULL,
     },
     ("reasoning", "thinking", "cont\\u0065nt", "refusal", "delta"),
 )  # fmt: skip
@@ -139,6 +146,8 @@ OPENAI = ',"service_tier":"default","system_fingerprint":null,"usage":null,"obfu
         chunk("", f',"usage":{SPENT}}}'),
         chunk("", f',"usage":{SPENT}{CACHED}'),
         chunk('{"finish_reason":null,"index":0,"delta":{"content":"a"}}'),
+        chunk('{"index":0,"delta":{"content":"","reasoning_content":"a","reasoning":"a"}}'),
+        chunk('{"index":0,"delta":{"content":"c","reasoning_content":"a","reasoning":"b"}}'),
         chunk('{"index":3,"delta":{"content":"a","reasoning_content":null},"stop_reason":null,"token_ids":null}'),
     ],
 )  # fmt: skip
@@ -165,7 +174,7 @@ def test_the_usual_answer_is_read_quickly(figures: str) -> None:
         '{"delta":{}},{"delta":{}}',
         '{"delta":{"content":"a"},"leak":"b"}',
         '{"delta":{"content":["a"]}}',
-        '{"delta":{"reasoning":"a"}}',
+        '{"delta":{"refusal":"a"}}',
     ],
 )
 def test_what_could_say_more_is_left_to_the_general_reader(choice: str) -> None:

@@ -60,7 +60,12 @@ def objects(
     odd = st.tuples(st.sampled_from([*always, *often, *seldom]), ANY)
     usual = st.lists(pair, max_size=4, unique_by=lambda it: it[0]).map(lambda it: [p for p in it if p[0] not in always])
     more: st.SearchStrategy[list[tuple[str, str]]] = st.just([]) | st.lists(odd | pair, max_size=1)
-    return st.tuples(required, usual, more).flatmap(lambda all: st.permutations(all[0] + all[1] + all[2])).map(written)
+
+    @st.composite
+    def one(draw: st.DrawFn) -> str:
+        return written(draw(st.permutations(draw(required) + draw(usual) + draw(more))))
+
+    return one()
 
 
 MESSAGE = objects({"role": ROLES, "content": TEXTS}, {}, ["name", "tool_calls", "cont\\u0065nt", "Content"])

@@ -1,9 +1,10 @@
-"""OpenAI chat completions, the replies that nearly all are: at most one choice, which says plain text or ends.
+"""OpenAI chat completions, the replies that nearly all are: at most one choice, which says plain text, thinks or ends.
 
 Why a second reader beside ``openai_chat_reply``? A stream sends an event a token, and the general reader asks each of them
 for everything that an event could hold. Here one typed parse answers that: a field that is not listed below, a value of
 another type, a list that is not empty is an error to msgspec, and the event goes to the general reader, which alone judges
-what is unusual, and refuses. What is listed says nothing beyond ``content``. A property test holds both to the same events.
+what is unusual, and refuses. What is listed says nothing beyond its content and reasoning. A property test holds both to
+the same events.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ Index = Annotated[int, Meta(ge=0, le=INDEX_MAX)]
 Count = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
 Time = Annotated[int, Meta(ge=0, le=2**53)]
 Nothing = Annotated[list[None], Meta(max_length=0)] | None
-DELTA_PATH: Path = ("choices", 0, "delta", "content")
-MESSAGE_PATH: Path = ("choices", 0, "message", "content")
+DELTA: Path = ("choices", 0, "delta", "content")
+MESSAGE: Path = ("choices", 0, "message", "content")
 
 
 class Said(Listed, frozen=True, gc=False):
     role: str | None = None
     content: str | None = None
     refusal: None = None
-    reasoning_content: None = None
-    reasoning: None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: Nothing = None
     function_call: None = None
     audio: None = None
@@ -118,8 +119,8 @@ def usual_event(payload: bytes, event_name: str) -> Event | None:
     if not said.choices:
         return Event(payload, event_name, (), (), usage, False, usage is not None)
     (choice,) = said.choices
-    content, reason, index = choice.delta.content, choice.finish_reason, choice.index or 0
-    deltas = (Delta(index, DeltaKind.TEXT, content, DELTA_PATH),) if content else ()
+    reason, index = choice.finish_reason, choice.index or 0
+    deltas = deltas_of(choice.delta, index, DELTA)
     return Event(payload, event_name, deltas, ((index, reason),) if reason else (), usage)
 
 
@@ -131,9 +132,20 @@ def usual_reply(body: bytes) -> Event | None:
     except UNUSUAL:
         return None
     (choice,) = said.choices
-    content, reason, index = choice.message.content, choice.finish_reason, choice.index or 0
-    deltas = (Delta(index, DeltaKind.TEXT, content, MESSAGE_PATH),) if content else ()
+    reason, index = choice.finish_reason, choice.index or 0
+    deltas = deltas_of(choice.message, index, MESSAGE)
     return Event(body, "", deltas, ((index, reason),) if reason else (), usage, done=True)
+
+
+def deltas_of(said: Said, choice: int, path: Path) -> tuple[Delta, ...]:
+    content, thought, again = said.content, said.reasoning_content, said.reasoning
+    spoken: tuple[Delta, ...] = (Delta(choice, DeltaKind.TEXT, content, path),) if content else ()
+    if thought:
+        spoken += (Delta(choice, DeltaKind.REASONING, thought, (*path[:-1], "reasoning_content")),)
+    if again:  # servers that send both names say the same twice
+        at = (*path[:-1], "reasoning")
+        spoken += (Delta(choice, DeltaKind.REASONING, again, at, repeat=thought == again),)
+    return spoken
 
 
 def used(said: Figures) -> Usage:
