@@ -18,6 +18,7 @@ from shipworthy.adapters.telemetry.logs import (
     STRANGERS_PER_S,
     event_name,
 )
+from shipworthy.adapters.telemetry.metrics import WRITE_EVERY_S
 from shipworthy.adapters.telemetry.spans import ROWS_MAX, TRACES_PER_S_MAX
 from shipworthy.model.observation import Observation
 
@@ -72,7 +73,8 @@ def _metrics() -> str:
         "## Metrics",
         "`telemetry: {prometheus: {host: 127.0.0.1, port: 9090}}` serves `/metrics` on a bind of its own: one exposition for all processes "
         "of the server, dead workers' counters included. Money is never read off metrics: `shipworthy_charged_usd_total` is a float, for "
-        "dashboards; bills come from charge lines.",
+        "dashboards; bills come from charge lines. What ended is counted in memory and written every "
+        f"{WRITE_EVERY_S:g} s: a worker that is killed loses the last of it here, and nothing of the record.",
         table(("metric", "type", "labels", "meaning"), rows),
         f"At most {families.EXCHANGE_SETS_MAX:,} label sets for counters of exchanges, {families.HISTOGRAM_SETS_MAX} for histograms and others; "
         f"what is new beyond that is counted under `{families.OTHER}`. A label is at most {families.LABEL_BYTES_MAX} bytes.",
