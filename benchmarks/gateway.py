@@ -29,7 +29,7 @@ from gateway_rounds import KINDS, Seen, Shape, played, warmed
 from gateway_steps import StepTime, steps
 from gateway_table import page, write
 from gateway_target import NoAnswer, Target
-from processes import ALLOWED, cpu_s, family, flush_us, machine_cpu_s, private_network
+from processes import ALLOWED, cpu_s, family, flush_us, machine_cpu_s, memory_mb, private_network
 
 DURABILITIES = ("relaxed", "strict")
 CONCURRENCIES = "1,32,64"
@@ -103,9 +103,14 @@ def measure(
         return Report(
             platform.python_version(), len(ALLOWED), asked.rounds, asked.seconds, private,
             max(0.0, others / (time.monotonic() - began) / len(ALLOWED)), flush,
-            [Subject(each.name, each.version, each.start_s, each.idle_mb) for each in field.targets],
+            [subject(each) for each in field.targets],
             missing, seen, field.steps(seen),
         )  # fmt: skip
+
+
+def subject(target: Target) -> Subject:
+    beside = {name: memory_mb(pids()) for name, pids in target.beside.items()}
+    return Subject(target.name, target.version, target.start_s, target.idle_mb, beside)
 
 
 def wanted(asked: argparse.Namespace, name: str) -> bool:

@@ -19,6 +19,8 @@ class Subject(Struct):
     version: str
     start_s: float
     idle_mb: float
+    beside_mb: dict[str, float] = {}
+    """After the last round."""
 
 
 class Goal(Struct, frozen=True):

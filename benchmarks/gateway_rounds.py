@@ -18,7 +18,7 @@ KINDS = {"whole": (WHOLE_MODEL, False), "burst": (WHOLE_MODEL, True), "paced": (
 """What is asked for: the upstream's model, and whether as a stream."""
 
 WARM_CONCURRENCY = 8
-SETTLE_LOOK_S = 0.1
+SETTLE_LOOK_S = 0.2
 SETTLE_S_MAX = 3.0
 QUIET_SHARE = 0.1
 """Of a core: what a target may still use when its round counts as over. What it does until then is its round's work."""

@@ -57,11 +57,11 @@ def beside(report: Report) -> str:
         names = dict.fromkeys(name for seen in found if seen is not None for name in seen.samples[0].beside_us)
         if names:
             own = [_number(seen.median("cpu_us")) if seen is not None else NONE for seen in found]
-            rows.append((f"{subject.name}: the gateway's core", *own))
+            rows.append((f"{subject.name}: the gateway's core", *own, _number(report.load_mb(subject.name))))
         for name in names:
             cells = [_number(seen.median_beside(name)) if seen is not None else NONE for seen in found]
-            rows.append((f"{subject.name}: {name}", *cells))
-    titles = ("CPU µs an answer", *(f"{shape.kind} {shape.concurrency}" for shape in shapes))
+            rows.append((f"{subject.name}: {name}", *cells, _number(subject.beside_mb.get(name, math.nan))))
+    titles = ("CPU µs an answer", *(f"{shape.kind} {shape.concurrency}" for shape in shapes), "memory MB")
     return _table(titles, rows) if rows else ""
 
 
