@@ -6,6 +6,7 @@ import asyncio
 import base64
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,10 +16,11 @@ import pytest
 from tests.contract.providers.authority import Authority
 from tests.contract.providers.peers import HI, PATH, Serve, Talk, answering, asked, hasty, peer, transport_to
 
-from shipworthy.adapters.providers.dial import tls_context
+from shipworthy.adapters.providers.dial import Dialler, tls_context
 from shipworthy.adapters.providers.http import Endpoint, head
 from shipworthy.adapters.providers.places import ADDRESSES_MAX, Addresses, Place, alternating, place
 from shipworthy.adapters.providers.race import STAGGER_S, first_of
+from shipworthy.adapters.providers.wire import Wire
 from shipworthy.kit.calls import until
 from shipworthy.kit.scripted_server import closed_port
 from shipworthy.model.errors import FailureKind, ProviderFailure, StartRefused
@@ -379,6 +381,50 @@ def test_old_tls_is_not_spoken(authority: Authority, play: Play) -> None:
     ours = tls_context(authority.file)
     assert ours.minimum_version is ssl.TLSVersion.TLSv1_2
     assert (ours.verify_mode, ours.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_what_tls_says_of_itself_is_no_reason_to_hang_up(
+    authority: Authority, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server hands out session tickets after the handshake. Unread, they look like bytes that nobody asked for."""
+    context, accepted = authority.server(), 0
+
+    def serve(listener: socket.socket) -> None:
+        nonlocal accepted
+        with suppress(OSError):
+            while True:
+                plain, _ = listener.accept()
+                accepted += 1
+                with context.wrap_socket(plain, server_side=True) as talk:
+                    talk.recv(65_536)
+                    talk.sendall(HI)
+
+    dial = Dialler.dial
+
+    async def stalled(self: Dialler, made: Callable[[], Wire]) -> Wire:
+        wire = await dial(self, made)
+        time.sleep(0.1)  # the loop is busy elsewhere while the tickets come
+        return wire
+
+    async def played() -> None:
+        nonlocal accepted
+        accepted = 0
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        try:
+            url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
+            transport = transport_to(url, ca_file=authority.file)
+            assert await asked(transport) == (200, b"hi")
+            assert accepted == 1
+            await transport.close()
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            await asyncio.to_thread(server.join)
+
+    monkeypatch.setattr(Dialler, "dial", stalled)
+    play(played())
 
 
 # ------------------------------------------------------------------------------------------- addresses as they are written
