@@ -13,6 +13,7 @@ from shipworthy.http.edge import DataPlane
 from shipworthy.http.wire.bounds import CONNECTIONS_MAX, FILES_EACH
 from shipworthy.http.wire.server import Server
 from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
+from shipworthy.process.interpreter import settle
 from shipworthy.process.sockets import raise_file_limit
 from shipworthy.process.voice import Voice, run
 
@@ -40,6 +41,7 @@ async def work(channel_fd: int, listen_fd: int) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, drain.cancel)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the group; the supervisor drains
+        settle()
         await server.start()
         await channel.send(Ready(worker.live.snapshot.digest, {}))
         await asyncio.wait({drain})

@@ -10,12 +10,12 @@ what is unsent, and some servers take a mere close for a client that still liste
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import struct
 from typing import Protocol, cast
 
 from shipworthy.adapters.providers.framing import Garbled, Incoming
+from shipworthy.adapters.providers.glance import OVER, Glance
 from shipworthy.model.errors import FailureKind, ProviderFailure
 
 READ_BUFFER_BYTES = (
@@ -24,7 +24,6 @@ READ_BUFFER_BYTES = (
 WRITE_SLICE_BYTES = 262_144  # a body is handed to the loop, and encrypted, in slices of this size
 LINGER_S = 0.25  # how long an answer may take to end after its last event
 _LINGER_NOT = struct.pack("ii", 1, 0)
-_CLOSED = getattr(select, "POLLRDHUP", select.POLLHUP) | select.POLLHUP | select.POLLERR
 
 SILENT = "no byte of an answer in time"
 IDLE = "no byte for longer than idle_ms_max"
@@ -49,7 +48,7 @@ class Wire(asyncio.Protocol):
     """A connection. It carries one request at a time: ``send``, then ``head``, then ``read`` until b""."""
 
     __slots__ = (
-        "_alarm", "_alarm_s", "_clogged", "_due_s", "_held", "_home", "_incoming", "_lingering", "_loop", "_poll",
+        "_alarm", "_alarm_s", "_clogged", "_due_s", "_glance", "_held", "_home", "_incoming", "_lingering", "_loop",
         "_silence_s", "_transport", "_unsent", "_waiter", "idle_since_s", "over",
     )  # fmt: skip
 
@@ -59,7 +58,7 @@ class Wire(asyncio.Protocol):
         self._loop = loop
         self._home = home
         self._transport: asyncio.Transport | None = None
-        self._poll = select.poll()
+        self._glance: Glance | None = None
         self._incoming: Incoming | None = None  # None: no request is on it
         self._waiter: asyncio.Future[None] | None = None
         self._unsent: memoryview | None = None
@@ -75,11 +74,11 @@ class Wire(asyncio.Protocol):
 
     def gone(self) -> bool:
         """Whether the other side closed it. Asks the kernel: the loop may not have noticed."""
-        return self._shut() or any(events & _CLOSED for _, events in self._poll.poll(0))
+        return self._shut() or bool(self._glance and self._glance() & OVER)
 
     def stale(self) -> bool:
         """Whether it may carry no further request: gone, or something was said that nobody asked for."""
-        return self._shut() or bool(self._poll.poll(0))
+        return self._shut() or bool(self._glance and self._glance())
 
     def send(self, head: bytes, body: bytes, silence_s: float) -> Incoming:
         """Begins a request. Its answer may be silent for ``silence_s`` at a time; a head must be whole by then."""
@@ -149,7 +148,7 @@ class Wire(asyncio.Protocol):
             return
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
-            self._poll.register(sock.fileno(), _CLOSED | select.POLLIN)
+            self._glance = Glance(sock.fileno())
 
     def data_received(self, data: bytes) -> None:
         incoming = self._incoming

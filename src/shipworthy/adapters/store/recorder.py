@@ -46,7 +46,7 @@ class RecorderBounds(Struct, frozen=True):
     queue_bytes_max: int = 128 * 1024 * 1024
     batch_entries_max: int = 256
     batch_bytes_max: int = 8 * 1024 * 1024
-    gather_ms: float = 10.0  # how long enqueued entries gather; one that is waited for is not kept waiting
+    gather_ms: float = 25.0  # how long enqueued entries gather; one that is waited for is not kept waiting
     retry_ms_min: float = 50.0
     retry_ms_max: float = 1_000.0
 
