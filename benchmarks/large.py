@@ -1,4 +1,4 @@
-"""Prompts of a megabyte beside ordinary ones: what memory do they take, and do others wait? See README.md beside this file."""
+"""Prompts of a megabyte beside ordinary ones: what memory do they take, do others wait? See README.md beside this file."""
 
 from __future__ import annotations
 
