@@ -17,7 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from shipworthy.adapters.telemetry.families import DURATION_S, Spreads
+from shipworthy.adapters.telemetry.families import DURATION_S, SpreadHistogram
 from shipworthy.adapters.telemetry.metrics import FILE_BYTES, WRITE_EVERY_S, Metrics, exposition, forget
 from shipworthy.model.errors import StartRefused
 from shipworthy.model.observation import (
@@ -129,7 +129,7 @@ def test_what_ended_is_written_within_a_tick_whoever_asks(metrics, tmp_path, mon
 
 def test_what_ended_counts_as_one_by_one(metrics, tmp_path):
     """Values fall into the buckets that prometheus-client itself would choose, on the bounds too."""
-    direct = Spreads("direct", "", buckets=DURATION_S, registry=CollectorRegistry())
+    direct = SpreadHistogram("direct", "", buckets=DURATION_S, registry=CollectorRegistry())
     for duration_s in (0.0, *DURATION_S, *(bound + 1e-9 for bound in DURATION_S), 1e9):
         direct.observe(duration_s)
         metrics(Ended("0193", "t", "u", "m", "served", "", duration_s * 1_000, 0, 0, 0, 0, 0))

@@ -28,7 +28,7 @@ LOOP_LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
 M = TypeVar("M", bound=MetricWrapperBase)
 
 
-class Spreads(Histogram):
+class SpreadHistogram(Histogram):
     """A histogram that takes many values at once, which were told apart by bucket before."""
 
     def add(self, counts: Sequence[int], total: float) -> None:
@@ -122,8 +122,10 @@ class Families:
         metric = Counter(f"shipworthy_{name}_total", help, labels, registry=self._registry)
         return Family(metric, labels, sets_max)
 
-    def _histogram(self, name: str, help: str, labels: Sequence[str], buckets: Sequence[float]) -> Family[Spreads]:
-        metric = Spreads(f"shipworthy_{name}", help, labels, buckets=buckets, registry=self._registry)
+    def _histogram(
+        self, name: str, help: str, labels: Sequence[str], buckets: Sequence[float]
+    ) -> Family[SpreadHistogram]:
+        metric = SpreadHistogram(f"shipworthy_{name}", help, labels, buckets=buckets, registry=self._registry)
         return Family(metric, labels, HISTOGRAM_SETS_MAX)
 
     def _gauge(self, name: str, help: str, labels: Sequence[str], mode: str) -> Family[Gauge]:

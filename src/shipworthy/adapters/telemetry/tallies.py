@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from shipworthy.adapters.telemetry.families import DURATION_S, FIRST_TOKEN_S, Families
+from prometheus_client import Counter
+
+from shipworthy.adapters.telemetry.families import DURATION_S, FIRST_TOKEN_S, Families, SpreadHistogram
 from shipworthy.model.money import NANO_PER_USD
 from shipworthy.model.observation import Ended
 
-TALLIES_MAX = 128
+TALLIES_MAX = 64
 """Kinds of end that may wait: writing one takes tens of microseconds, and the event loop waits for all of them."""
 
 Kind = tuple[str, str, str, str, str]
@@ -73,37 +75,53 @@ class Tallies:
         kind = (ended.tenant, use_case, ended.model, ended.outcome, ended.code)
         tally = self._tallies.get(kind)
         if tally is None:
-            tally = self._begin(kind)
-        tally.add(ended)
+            self._begin(kind, ended)
+        else:
+            tally.add(ended)
 
-    def _begin(self, kind: Kind) -> Tally:
+    def _begin(self, kind: Kind, ended: Ended) -> None:
+        """New label sets, a millisecond each, are made here: one by one as they come, not all at once in ``write``."""
         if len(self._tallies) >= TALLIES_MAX:
             self.write()
         tally = self._tallies[kind] = Tally()
-        return tally
+        tally.add(ended)
+        counted(self._families, kind, tally)
+        times(self._families, kind, tally)
 
     def write(self) -> None:
         """Adds everything that waits to the metrics' files."""
         waiting, self._tallies = self._tallies, {}
         for kind, tally in waiting.items():
-            write(self._families, kind, tally)
+            for counter, amount in counted(self._families, kind, tally):
+                counter.inc(amount)
+            for histogram, values in times(self._families, kind, tally):
+                histogram.add(values.counts, values.total)
 
 
-def write(f: Families, kind: Kind, tally: Tally) -> None:
-    tenant, use_case, model, _, _ = kind
-    f.exchanges.child(*kind).inc(tally.exchanges)
+def counted(f: Families, kind: Kind, tally: Tally) -> list[tuple[Counter, float]]:
+    """What of ``tally`` is not zero, each by its counter."""
+    who = kind[:3]
+    found: list[tuple[Counter, float]] = [(f.exchanges.child(*kind), tally.exchanges)]
     if tally.input_tokens:
-        f.tokens.child(tenant, use_case, model, "input").inc(tally.input_tokens)
+        found.append((f.tokens.child(*who, "input"), tally.input_tokens))
     if tally.output_tokens:
-        f.tokens.child(tenant, use_case, model, "output").inc(tally.output_tokens)
+        found.append((f.tokens.child(*who, "output"), tally.output_tokens))
     if tally.charged_nano:
-        f.charged.child(tenant, use_case, model).inc(tally.charged_nano / NANO_PER_USD)
+        found.append((f.charged.child(*who), tally.charged_nano / NANO_PER_USD))
     if tally.overrun_nano:
-        f.overrun.child(tenant, use_case, model).inc(tally.overrun_nano / NANO_PER_USD)
+        found.append((f.overrun.child(*who), tally.overrun_nano / NANO_PER_USD))
+    return found
+
+
+def times(f: Families, kind: Kind, tally: Tally) -> list[tuple[SpreadHistogram, Spread]]:
+    """The times of ``tally``, each by its histogram."""
+    _, use_case, model, _, _ = kind
+    found: list[tuple[SpreadHistogram, Spread]] = []
     if model:
-        f.duration.child(use_case, model).add(tally.durations.counts, tally.durations.total)
+        found.append((f.duration.child(use_case, model), tally.durations))
     if any(tally.first_tokens.counts):
-        f.first_token.child(use_case, model).add(tally.first_tokens.counts, tally.first_tokens.total)
+        found.append((f.first_token.child(use_case, model), tally.first_tokens))
+    return found
 
 
 def named_by_us(ended: Ended) -> bool:
