@@ -36,6 +36,9 @@ from shipworthy.ports import Entry, Intent
 ENTRY_BYTES = 8_192
 """Of a row without its bodies in memory, about. An intent keeps its request: never more bytes than its ceiling of tokens."""
 
+IDLE_LOOKS = 40
+"""After so many looks in vain the writer sleeps until it is woken."""
+
 
 class RecorderBounds(Struct, frozen=True):
     """Every bound of the record's way into the store."""
@@ -103,6 +106,7 @@ class PostgresRecorder:
         self._bytes = 0  # of everything that is not committed yet
         self._awaited = 0  # entries in the queue that somebody waits for
         self._writing = 0
+        self._asleep = False  # the writer, until somebody wakes it
         self._changed = threading.Condition()
         self._closing_at: float | None = None  # monotonic: until then the queue is drained
         self._trouble = ""  # why the last batch failed; "" when it did not
@@ -167,17 +171,14 @@ class PostgresRecorder:
             self._queue.append(item)
             self._bytes += item.size
             self._awaited += waiter is not None
-            # what only gathers need not wake the writer: it looks again by itself, within gather_ms
-            if waiter is not None or len(self._queue) in (1, self._bounds.batch_entries_max):
+            if waiter is not None or self._asleep or len(self._queue) == self._bounds.batch_entries_max:
                 self._changed.notify()
         return item
 
     def _take(self) -> list[Item]:
         """The next batch; empty when the recorder is closed and drained."""
         with self._changed:
-            while not self._queue and self._closing_at is None:
-                self._changed.wait()
-            self._gather()
+            self._rest()
             batch: list[Item] = []
             size = 0
             while self._queue and len(batch) < self._bounds.batch_entries_max:
@@ -189,14 +190,18 @@ class PostgresRecorder:
             self._writing = len(batch)
             return batch
 
-    def _gather(self) -> None:
-        """Lets enqueued entries gather, unless one is waited for or there are enough."""
-        until = time.monotonic() + self._bounds.gather_ms / 1e3
-        while not self._awaited and len(self._queue) < self._bounds.batch_entries_max and self._closing_at is None:
-            left_s = until - time.monotonic()
-            if left_s <= 0:
+    def _rest(self) -> None:
+        """Until somebody waits, a batch is full, or what came had its time to gather. Looks by itself, so that who puts
+        something in need not wake this thread, which on a busy core takes the core from them; when nothing came for long,
+        it sleeps."""
+        looks = 0
+        while self._closing_at is None and not self._awaited and len(self._queue) < self._bounds.batch_entries_max:
+            if self._queue and looks:
                 return
-            self._changed.wait(left_s)
+            self._asleep = not self._queue and looks > IDLE_LOOKS
+            self._changed.wait(None if self._asleep else self._bounds.gather_ms / 1e3)
+            looks = 0 if self._asleep else looks + 1
+            self._asleep = False
 
     # ---------------------------------------------------------------------------------------- the writer's thread
 
