@@ -17,6 +17,7 @@ from shipworthy.model.dialects.strict import LIMITS, Limits
 from shipworthy.model.errors import Refusal
 
 TEXTS = (
+    st.lists(st.sampled_from(["\\", '"', "n", ","]), max_size=6).map(lambda all: json.dumps("".join(all))) |
     st.text(max_size=12).map(json.dumps)
     | st.sampled_from(["Hello", 'say "hi"', "a\nb", "ünï 🚢", "C:\\dir", '\\"', '"', '",""'])
     .map(lambda text: json.dumps(text, ensure_ascii=False))
@@ -158,3 +159,13 @@ def test_limits_are_left_to_the_general_reader(limits: Limits) -> None:
     assert usual_request(body, limits) is None
     with pytest.raises(Refusal):
         decode_request(body, limits)
+
+
+def test_a_crowd_is_left_to_the_general_reader_before_it_is_read() -> None:
+    """A body may be so full of small things that the objects made of them would fill memory."""
+    one = '{"role":"user","content":""},'
+    body = f'{{"model":"m","messages":[{one * 5_000}{one[:-1]}]}}'.encode()
+    assert usual_request(body, Limits(values_max=100_000)) is None
+    with pytest.raises(Refusal) as refused:
+        decode_request(body, Limits(values_max=10_000))
+    assert refused.value.code == "decode.too_many"

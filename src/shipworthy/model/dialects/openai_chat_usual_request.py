@@ -32,6 +32,10 @@ PLAIN = frozenset({"system", "developer", "user", "assistant"})
 """Roles whose content is text and no tool's result."""
 DEPTH = 3
 """Of the body, its messages, one of them."""
+ENTRIES_MAX = 32
+"""Values outside the messages: there are no more fields."""
+ENTRIES_EACH = 4
+"""Of a message: itself, its role, its content."""
 
 Positive = Annotated[int, Meta(ge=1, le=2**53)] | None
 Small = Annotated[float, Meta(gt=-1e6, lt=1e6)] | None
@@ -73,13 +77,17 @@ BODY = msgspec.json.Decoder(Body)
 
 def usual_request(body: bytes, limits: Limits) -> Request | None:
     """The request that ``body`` is, None when only the general reader can say."""
+    if (
+        len(body) > limits.values_max and body.count(b"{") > limits.messages_max
+    ):  # they would cost more than their bytes
+        return None
     try:
         said = BODY.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     fields = FIELDS.decode(body)
     strings = len(fields) + 1 + 4 * len(said.messages) + (said.user is not None) + (said.stream_options is not None)
-    if 2 * strings != quotes(body) or not within(said, len(body), limits):
+    if 2 * strings != quotes(body) or not within(said, limits):
         return None
     parts: list[Part] = []
     for turn, message in enumerate(said.messages):
@@ -106,16 +114,17 @@ def usual_request(body: bytes, limits: Limits) -> Request | None:
 
 
 def quotes(body: bytes) -> int:
-    """How many quotes begin or end a string of this JSON; -1 where an escaped backslash makes that hard to say."""
+    """How many quotes begin or end a string of this JSON: all but those behind the backslash of an escape."""
     if b"\\" not in body:
         return body.count(b'"')
-    return -1 if b"\\\\" in body else body.count(b'"') - body.count(b'\\"')
+    bare = body.replace(b"\\\\", b"")  # backslashes that are text; one that is left begins an escape
+    return bare.count(b'"') - bare.count(b'\\"')
 
 
-def within(said: Body, size: int, limits: Limits) -> bool:
+def within(said: Body, limits: Limits) -> bool:
     """Whether no limit is near, and no two caps contradict each other."""
     return (
-        size <= limits.values_max
+        ENTRIES_MAX + ENTRIES_EACH * len(said.messages) <= limits.values_max
         and limits.depth_max >= DEPTH
         and len(said.messages) <= min(limits.messages_max, limits.parts_max)
         and a_printable_model(said.model, limits)
