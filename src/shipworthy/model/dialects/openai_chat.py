@@ -295,7 +295,16 @@ def upstream_body(
         assert fitted.output_tokens_max > 0, "a request without a cap on its output is never sent"
         replace.setdefault(request.output_tokens_field or cap_field, b"%d" % fitted.output_tokens_max)
     if request.stream and ask_usage and not request.include_usage:
-        asked = replace.get("stream_options") or bytes(request.fields.get("stream_options", b"null"))
-        options = msgspec.json.decode(asked, type=dict[str, Raw] | None) or {}
-        replace["stream_options"] = splice(options, {"include_usage": b"true"})
+        replace["stream_options"] = with_usage(replace.get("stream_options") or request.fields.get("stream_options"))
     return splice(request.fields, replace)
+
+
+def with_usage(options: bytes | Raw | None) -> bytes:
+    """A stream's options with usage asked for."""
+    if options is None:
+        return ONLY_USAGE
+    return splice(OPTIONS.decode(bytes(options)) or {}, {"include_usage": b"true"})
+
+
+ONLY_USAGE = b'{"include_usage":true}'
+OPTIONS = msgspec.json.Decoder(dict[str, Raw] | None)
