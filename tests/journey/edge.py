@@ -26,6 +26,7 @@ class Echo:
     begun: list[str] = field(default_factory=list)
     whole: list[tuple[str, str, bytes]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    told: list[tuple[str, int, str]] = field(default_factory=list)
 
     async def __call__(self, request: Request, answer: Answer) -> None:
         self.begun.append(request.path)
@@ -87,7 +88,8 @@ async def serving(
 ) -> AsyncIterator[tuple[Server, Callable[[], Awaitable[Client]]]]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
-    server = Server(app, listener, connections_max)
+    told = app.told if isinstance(app, Echo) else []
+    server = Server(app, lambda *fault: told.append(fault), listener, connections_max)
     await server.start()
     address = listener.getsockname()
     clients: list[Client] = []

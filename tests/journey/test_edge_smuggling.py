@@ -103,6 +103,9 @@ def test_a_head_that_is_doubtful(name: str) -> None:
 
     play(story, echo)
     assert echo.begun == []
+    ((peer, status, _),) = echo.told
+    assert peer.startswith("127.0.0.1:")
+    assert status == OTHERS.get(name, 400)
 
 
 def test_a_head_behind_a_good_request() -> None:

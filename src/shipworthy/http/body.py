@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 
 from shipworthy.http.headers import Head
 from shipworthy.http.wire.request import Request
@@ -27,20 +26,23 @@ class Room:
     def __init__(self, bytes_max: int = BODIES_BYTES_MAX) -> None:
         self.bytes_max = bytes_max
         self.taken = 0
-        self.of: Counter[str] = Counter()
+        self.of: dict[str, int] = {}
 
     def take(self, tenant: str, size: int, *, alone: bool) -> None:
         """Raises Refusal decode.no_room. ``alone``: there is no other tenant that room must be left for."""
         share = self.bytes_max if alone else int(self.bytes_max * TENANT_SHARE)
-        if self.taken + size > self.bytes_max or self.of[tenant] + size > share:
+        of_tenant = self.of.get(tenant, 0) + size
+        if self.taken + size > self.bytes_max or of_tenant > share:
             raise Refusal("decode.no_room", limit_bytes=self.bytes_max, retry_after_s=1)
         self.taken += size
-        self.of[tenant] += size
+        self.of[tenant] = of_tenant
 
     def give_back(self, tenant: str, size: int) -> None:
         self.taken -= size
-        self.of[tenant] -= size
-        if not self.of[tenant]:
+        left = self.of[tenant] - size
+        if left:
+            self.of[tenant] = left
+        else:
             del self.of[tenant]
 
 

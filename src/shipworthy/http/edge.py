@@ -75,6 +75,11 @@ class DataPlane:
             self._worker.observe(Refused(str(op.id), refusal.code, refusal.detail, request.peer))
             await sink.refuse(refusal)
 
+    def malformed(self, peer: str, status: int, reason: str) -> None:
+        """What came was no request; its client has been told."""
+        refusal = Refusal("server.malformed", reason=reason, detail=f"{status}: {reason}")
+        self._worker.observe(Refused("", refusal.code, refusal.detail, peer))
+
     async def _exchange(self, op: Op, dialect: Dialect, request: Request, sink: HttpSink) -> None:
         """One request through the pipeline, which is told of the client's leaving."""
         if self._worker.draining:

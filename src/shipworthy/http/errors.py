@@ -21,6 +21,7 @@ STATUSES: dict[str, int] = {
     "server.overloaded": 503,
     "server.internal": 500,
     "server.header_invalid": 400,
+    "server.malformed": 400,  # or what HTTP itself has for it: 408, 417, 431, 501, 505
     "identify.missing_credential": 401,
     "identify.conflicting_credentials": 401,
     "identify.malformed": 401,

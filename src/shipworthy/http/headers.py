@@ -22,7 +22,7 @@ STANDING_FIELDS_MAX = 512
 """Of use case, model, source and release, how many combinations are kept rendered."""
 
 _CONFLICT = "identify.conflicting_credentials"
-_ONCE = {
+_READ = {
     b"authorization": (CREDENTIAL_CHARS_MAX, _CONFLICT),
     b"x-api-key": (CREDENTIAL_CHARS_MAX, _CONFLICT),
     b"api-key": (CREDENTIAL_CHARS_MAX, _CONFLICT),
@@ -30,12 +30,14 @@ _ONCE = {
     b"x-shipworthy-data-class": (HEADER_CHARS_MAX, ""),
     b"x-shipworthy-session": (HEADER_CHARS_MAX, ""),
     b"idempotency-key": (HEADER_CHARS_MAX, ""),
+    b"content-type": (0, ""),
+    b"content-length": (0, ""),
+    b"content-encoding": (0, ""),
+    b"traceparent": (0, ""),
 }
-"""How long each may be, and the code with which two that differ are refused."""
-_FIRST = frozenset((b"content-type", b"content-length", b"content-encoding", b"traceparent"))
-"""Of these the first counts."""
+"""How long each may be, and the code with which two that differ are refused; 0 = any length, and the first counts."""
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_PRINTABLE = re.compile(rb"[\x20-\x7e]*")
+_PRINTABLE = bytes(range(0x20, 0x7F))
 
 
 class Head:
@@ -46,23 +48,22 @@ class Head:
     def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self._found: dict[bytes, bytes] = {}
         for name, value in headers:
-            if name in _ONCE:
-                self._once(name, value, *_ONCE[name])
-            elif name in _FIRST:
-                self._found.setdefault(name, value)
+            if name in _READ:
+                chars_max, conflict = _READ[name]
+                if chars_max:
+                    self._once(name, value, chars_max, conflict)
+                else:
+                    self._found.setdefault(name, value)
 
     def _once(self, name: bytes, value: bytes, chars_max: int, conflict: str) -> None:
-        said = name.decode("latin-1")
         if len(value) > chars_max:
-            raise Refusal("server.header_invalid", header=said, reason=f"longer than {chars_max} characters")
-        if not _PRINTABLE.fullmatch(value):
-            raise Refusal(
-                "server.header_invalid", header=said, reason="it holds characters that are not printable ASCII"
-            )
+            raise _invalid(name, f"longer than {chars_max} characters")
+        if value.translate(None, _PRINTABLE):
+            raise _invalid(name, "it holds characters that are not printable ASCII")
         if self._found.setdefault(name, value) != value:
             if conflict:
-                raise Refusal(conflict, detail=f"{said} twice, with different values")
-            raise Refusal("server.header_invalid", header=said, reason="it is there twice, with different values")
+                raise Refusal(conflict, detail=f"{name.decode()} twice, with different values")
+            raise _invalid(name, "it is there twice, with different values")
 
     def text(self, name: bytes) -> str:
         value = self._found.get(name)
@@ -104,6 +105,10 @@ class Head:
             idempotency_key=self.text(b"idempotency-key"),
             peer=peer,
         )
+
+
+def _invalid(name: bytes, reason: str) -> Refusal:
+    return Refusal("server.header_invalid", header=name.decode(), reason=reason)
 
 
 def opening_fields(opening: Opening) -> bytes:

@@ -43,6 +43,10 @@ CODES: dict[str, Code] = {
     "server.header_invalid": Code(
         "The header {header} is invalid: {reason}.", "Correct the header and send the request again."
     ),
+    "server.malformed": Code(  # answered in plain text with HTTP's own status, for it is no request of any dialect
+        "What came is no HTTP/1.1 request, or could be read as two: {reason}.",
+        "Look at what stands between the client and the server; the connection was closed.",
+    ),
     # identify
     "identify.missing_credential": Code(
         "The request carries no credential.", "Send Authorization: Bearer TOKEN (a JWT or a service key sk-…)."

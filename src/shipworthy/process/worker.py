@@ -35,7 +35,7 @@ async def work(channel_fd: int, listen_fd: int) -> None:
     voice.trace(loaded)
     async with launch_worker(launch, loaded, voice.observe, voice.took) as worker:
         plane = DataPlane(worker)
-        server = Server(plane, socket.socket(fileno=listen_fd), connections_max)
+        server = Server(plane, plane.malformed, socket.socket(fileno=listen_fd), connections_max)
         drain = asyncio.create_task(_obey(channel, worker))
         counting = [asyncio.create_task(voice.metrics.watch_loop()), asyncio.create_task(_count(voice, plane))]
         loop = asyncio.get_running_loop()

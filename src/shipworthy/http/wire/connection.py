@@ -22,15 +22,18 @@ NEVER = math.inf
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 App = Callable[[Request, Answer], Awaitable[None]]
+Tell = Callable[[str, int, str], None]
+"""Hears of every peer that was told a status because of what it sent: the peer, the status, the reason."""
 
 
 class Shared:
     """What the connections of one server have in common."""
 
-    __slots__ = ("app", "connections", "connections_max", "date", "emptied", "keeping")
+    __slots__ = ("app", "connections", "connections_max", "date", "emptied", "keeping", "tell")
 
-    def __init__(self, app: App, connections_max: int) -> None:
+    def __init__(self, app: App, tell: Tell, connections_max: int) -> None:
         self.app = app
+        self.tell = tell
         self.connections_max = connections_max
         self.connections: set[Connection] = set()  # one whose client has left stays until its request has ended
         self.emptied = asyncio.Event()
@@ -202,7 +205,7 @@ class Connection(asyncio.Protocol):
             self._reader.let_go_head(request)
             self._run(request)
         elif self._fault is not None:
-            self._end(plain(self._fault.status, self._fault.reason))
+            self._end(self._fault)
         elif self._reader.head_begun:
             self._wait(Waits.HEAD, bounds.HEAD_SECONDS_MAX)
         else:
@@ -223,7 +226,7 @@ class Connection(asyncio.Protocol):
         if self.unread_due <= now or self._waits is Waits.CLOSE:
             self._transport.abort()
         elif self._waits is Waits.HEAD:
-            self._end(plain(408, f"the head of the request did not come within {bounds.HEAD_SECONDS_MAX:g} s"))
+            self._end(Malformed(408, f"the head of the request did not come within {bounds.HEAD_SECONDS_MAX:g} s"))
         else:
             self._close()
 
@@ -235,9 +238,9 @@ class Connection(asyncio.Protocol):
         if broken and self._ahead and self._ahead[-1] is newest:
             self._ahead.pop()
         if broken and self._request is newest and self._answer is not None:
-            said = b"" if self._answer.started else plain(fault.status, fault.reason)
+            started = self._answer.started
             self._leave()
-            self._end(said)
+            self._close() if started else self._end(fault)
         elif self._waits is Waits.REST:
             self._close()
         else:
@@ -245,9 +248,10 @@ class Connection(asyncio.Protocol):
             if self._request is None:
                 self._next()
 
-    def _end(self, said: bytes) -> None:
-        if said:
-            self.write(said)
+    def _end(self, fault: Malformed) -> None:
+        """The last that is said."""
+        self._shared.tell(self._reader.peer, fault.status, fault.reason)
+        self.write(plain(fault.status, fault.reason))
         self._close()
 
     def _close(self) -> None:

@@ -35,31 +35,15 @@ class Reader:
     """Reads one connection. ``begin`` is told of each request whose head is here; its body follows."""
 
     __slots__ = (
-        "_begin",
-        "_beside_bytes",
-        "_chunked",
-        "_expects",
-        "_head_bytes",
-        "_headers",
-        "_held_bytes",
-        "_hosts",
-        "_parser",
-        "_paused",
-        "_peer",
-        "_target",
-        "_transport",
-        "_upgrades",
-        "_wanted",
-        "body_open",
-        "head_begun",
-        "request",
+        "_beside_bytes", "_begin", "_chunked", "_expects", "_head_bytes", "_headers", "_held_bytes", "_hosts", "_parser",
+        "_paused", "_target", "_transport", "_upgrades", "_wanted", "body_open", "head_begun", "peer", "request",
     )  # fmt: skip
 
     def __init__(
         self, transport: asyncio.Transport, peer: str, begin: Callable[[Request], None], wanted: Callable[[int], None]
     ) -> None:
         self._transport = transport
-        self._peer = peer
+        self.peer = peer
         self._begin = begin
         self._wanted = wanted
         self._parser = HttpRequestParser(self)
@@ -133,7 +117,7 @@ class Reader:
         parser, headers = self._parser, self._headers
         version, method = parser.get_http_version(), parser.get_method()
         self._check_head(version, method, headers)
-        self.request = request = Request(method.decode(), path_of(self._target), headers, self._peer, self._wanted)
+        self.request = request = Request(method.decode(), path_of(self._target), headers, self.peer, self._wanted)
         request.keep = parser.should_keep_alive() and version == "1.1"
         request.old = version == "1.0"
         request.expects = self._expects and not request.old

@@ -7,7 +7,7 @@ import contextlib
 import socket
 from email.utils import formatdate
 
-from shipworthy.http.wire.connection import App, Connection, Shared
+from shipworthy.http.wire.connection import App, Connection, Shared, Tell
 
 LOOK_S = 0.25
 """How often connections are looked at: what is due is noticed at most so much later."""
@@ -17,8 +17,8 @@ BACKLOG = 2_048
 class Server:
     """Serves ``app`` on ``listener`` from ``start`` until ``end``."""
 
-    def __init__(self, app: App, listener: socket.socket, connections_max: int) -> None:
-        self._shared = Shared(app, connections_max)
+    def __init__(self, app: App, tell: Tell, listener: socket.socket, connections_max: int) -> None:
+        self._shared = Shared(app, tell, connections_max)
         self._listener = listener
         self._listening: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
