@@ -176,7 +176,7 @@ class Delta(Struct, frozen=True, gc=False):
     repeat: bool = False
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """What arrived from a provider at once: one server-sent event, or a whole JSON answer.
 
     ``raw`` is the payload in the provider's dialect, without SSE framing; ``name`` is its SSE event name ("" = none).
