@@ -32,7 +32,7 @@ from gateway_target import NoAnswer, Target
 from processes import ALLOWED, cpu_s, family, flush_us, machine_cpu_s, memory_mb, private_network
 
 DURABILITIES = ("relaxed", "strict")
-CONCURRENCIES = "1,32,64"
+ALL = ",".join(f"{kind}:{concurrency}" for kind in KINDS for concurrency in (1, 32, 64))
 
 
 def prepared(peers: Sequence[Peer], cache: Path) -> tuple[list[tuple[Peer, Path]], dict[str, str]]:
@@ -83,7 +83,6 @@ class Field:
 def measure(
     asked: argparse.Namespace, ready: Sequence[tuple[Peer, Path]], missing: dict[str, str], private: bool
 ) -> Report:
-    shapes = [Shape(kind, at) for kind in asked.kinds.split(",") for at in map(int, asked.at.split(","))]
     with ground() as base, ExitStack() as stack:
         field = Field(base, stack)
         for durability in DURABILITIES:
@@ -98,7 +97,7 @@ def measure(
         flush = flush_us(base.base)
         warmed(field.targets, asked.warm)
         began, others = time.monotonic(), machine_cpu_s() - cpu_s(family(os.getpid()))
-        seen = played(field.targets, shapes, asked.rounds, asked.seconds)
+        seen = played(field.targets, asked.loads, asked.rounds, asked.seconds)
         others = machine_cpu_s() - cpu_s(family(os.getpid())) - others
         return Report(
             platform.python_version(), len(ALLOWED), asked.rounds, asked.seconds, private,
@@ -113,6 +112,14 @@ def subject(target: Target) -> Subject:
     return Subject(target.name, target.version, target.start_s, target.idle_mb, beside)
 
 
+def shapes(said: str) -> list[Shape]:
+    """ValueError, which argparse explains, when it is none."""
+    made = [Shape(kind, int(concurrency)) for kind, _, concurrency in (each.partition(":") for each in said.split(","))]
+    if unknown := [shape.kind for shape in made if shape.kind not in KINDS]:
+        raise ValueError(f"no such kind of load: {unknown}")
+    return made
+
+
 def wanted(asked: argparse.Namespace, name: str) -> bool:
     return not asked.only or any(name.startswith(each) for each in asked.only.split(","))
 
@@ -121,8 +128,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, help="where peers are installed and found again (a temporary folder)")
     parser.add_argument("--only", help="names to begin with, by comma: shipworthy,ferrogw")
-    parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--at", default=CONCURRENCIES, help="concurrencies")
+    parser.add_argument("--loads", type=shapes, default=shapes(ALL), help="kind and concurrency each: whole:1,paced:32")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm", type=float, default=2.0, help="seconds of load before the first round")
