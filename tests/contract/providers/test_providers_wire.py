@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -28,7 +30,7 @@ from tests.contract.providers.peers import (
 )
 
 from shipworthy.adapters.providers.framing import FRAMING_BYTES_MAX
-from shipworthy.adapters.providers.wire import LINGER_S, READ_BUFFER_BYTES
+from shipworthy.adapters.providers.wire import LINGER_S, READ_BUFFER_BYTES, Wire
 from shipworthy.kit.calls import until
 from shipworthy.model.errors import FailureKind, ProviderFailure
 
@@ -336,6 +338,29 @@ def test_a_peer_that_does_not_read_is_bounded_as_silence(play: Play) -> None:
             transport = transport_to(seen.url, **hasty(200))
             failure = await failure_of(asked(transport, LARGE))
             assert (failure.kind, failure.sent) == (FailureKind.FIRST_TOKEN_TIMEOUT, True)
+            await transport.close()
+
+    play(played())
+
+
+@pytest.mark.parametrize("body", [b"{}", LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_connection_that_breaks_while_a_body_is_handed_over_is_a_failure(
+    body: bytes, encrypted: bool, tls: tuple[Authority, ssl.SSLContext], play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at it a moment before saw nothing: what then happened to the bytes, nobody can tell."""
+    monkeypatch.setattr(Wire, "stale", lambda wire: False)
+
+    async def played() -> None:
+        async with peer(answering(HI), tls[1] if encrypted else None) as seen:
+            transport = transport_to(seen.url, ca_file=tls[0].file if encrypted else None)
+            for number in range(3):
+                assert await asked(transport) == (200, b"hi")
+                fd = seen.talks[number].writer.get_extra_info("socket").fileno()
+                with socket.socket(fileno=os.dup(fd)) as sock:
+                    sock.shutdown(socket.SHUT_RDWR)
+                failure = await failure_of(asked(transport, body))
+                assert (failure.kind, failure.sent) == (FailureKind.BROKEN, True)
             await transport.close()
 
     play(played())

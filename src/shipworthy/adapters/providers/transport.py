@@ -45,4 +45,4 @@ class Transport(Protocol):
         """
 
     async def close(self) -> None:
-        """Ends every connection."""
+        """Ends every connection; what runs on them fails, and nothing more is sent."""

@@ -18,9 +18,7 @@ from shipworthy.adapters.providers.framing import Garbled, Incoming
 from shipworthy.adapters.providers.glance import OVER, Glance
 from shipworthy.model.errors import FailureKind, ProviderFailure
 
-READ_BUFFER_BYTES = (
-    65_536  # beyond it nothing is read from the socket: one read of the loop more is the most that is held
-)
+READ_BUFFER_BYTES = 65_536  # beyond it nothing is read from the socket; what one read of the loop brings may exceed it
 WRITE_SLICE_BYTES = 262_144  # a body is handed to the loop, and encrypted, in slices of this size
 LINGER_S = 0.25  # how long an answer may take to end after its last event
 _LINGER_NOT = struct.pack("ii", 1, 0)
@@ -193,7 +191,7 @@ class Wire(asyncio.Protocol):
         return self.over or self._transport is None or self._transport.is_closing()
 
     def _send_more(self) -> None:
-        while self._unsent is not None and not self._clogged and not self.over:
+        while self._unsent is not None and not self._clogged and not self._shut():
             assert self._transport is not None
             piece, rest = self._unsent[:WRITE_SLICE_BYTES], self._unsent[WRITE_SLICE_BYTES:]
             self._unsent = rest if rest else None
