@@ -60,6 +60,9 @@ class Client:
         self.read = bytearray()
         self.write: Callable[[bytes], None] = self.read.extend
 
+    def now(self) -> float:
+        return 0.0
+
     def soon(self, then: Callable[[], None]) -> None:
         then()
 

@@ -18,6 +18,10 @@ class Way:
         self.writes: list[bytes] = []
         self.write: Callable[[bytes], None] = self.writes.append
         self._soon: list[Callable[[], None]] = []
+        self._turn = 1.0
+
+    def now(self) -> float:
+        return self._turn
 
     def soon(self, then: Callable[[], None]) -> None:
         self._soon.append(then)
@@ -26,6 +30,7 @@ class Way:
 
     def turn(self) -> list[bytes]:
         """What was written until the end of this turn."""
+        self._turn += 1
         soon, self._soon = self._soon, []
         for then in soon:
             then()
@@ -61,11 +66,14 @@ def test_what_comes_in_one_turn_is_one_chunk_in_one_write() -> None:
     assert way.writes == []
     head = b"HTTP/1.1 200 OK\r\ndate: now\r\ntransfer-encoding: chunked\r\n\r\n"
     assert way.turn() == [head + b"7\r\none,two\r\n"]
-    answer.write(b"three")
-    assert way.turn() == [b"5\r\nthree\r\n"]
-    answer.write(b"four")
-    answer.end(b"five")
-    assert way.turn() == [b"8\r\nfourfive\r\n0\r\n\r\n"]
+    for piece in (b"three", b"four", b"five"):
+        answer.write(piece)
+    assert way.writes == [b"5\r\nthree\r\n"], "the first waits for nothing"
+    assert way.turn()[1:] == [b"8\r\nfourfive\r\n"]
+    for piece in (b"six", b"seven"):
+        answer.write(piece)
+    answer.end(b"eight")
+    assert way.turn() == [b"3\r\nsix\r\n", b"a\r\nseveneight\r\n0\r\n\r\n"]
     assert way.turn() == []
 
 

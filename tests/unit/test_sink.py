@@ -34,6 +34,9 @@ class Pipe:
         self.written = bytearray()
         self.write: Callable[[bytes], None] = self.written.extend
 
+    def now(self) -> float:
+        return 0.0
+
     def soon(self, then: Callable[[], None]) -> None:
         then()
 

@@ -1,7 +1,7 @@
 """One answer on its way out: whole in one write, or piece by piece. Nothing waits unless the client does not read.
 
-Pieces that come in the same turn of the loop leave it as one chunk in one write: what a provider sends in a burst costs the
-framing of a burst, not of each token.
+The first piece in a turn of the loop is written at once, those after it leave the turn together, as one chunk in one write:
+what a provider sends in a burst costs the framing of a burst, and what it sends at leisure waits for nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Way(Protocol):
     def date(self) -> bytes:
         """The Date field, as a line."""
 
+    def now(self) -> float:
+        """Loop time: the same for as long as a turn takes."""
+
     def soon(self, then: Callable[[], None], /) -> object:
         """Does ``then`` in the next turn of the loop."""
 
@@ -46,7 +49,8 @@ class Answer:
     """One answer. After the client has left, what is written goes nowhere. ``fields`` are whole lines (``field``)."""
 
     __slots__ = (
-        "_bodiless", "_chunked", "_gathered", "_gathered_bytes", "_unsent_head", "_way", "ended", "gone", "keep", "started",
+        "_bodiless", "_chunked", "_gathered", "_gathered_bytes", "_turn", "_unsent_head", "_way", "ended", "gone", "keep",
+        "started",
     )  # fmt: skip
 
     def __init__(self, way: Way, *, keep: bool, bodiless: bool, chunked: bool) -> None:
@@ -56,6 +60,7 @@ class Answer:
         self._unsent_head = b""
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
+        self._turn = 0.0  # in which a piece was written at once
         self.keep = keep
         self.started = False
         self.ended = False
@@ -104,7 +109,12 @@ class Answer:
         if self._gathered_bytes > JOINED_BYTES_MAX:
             self._send()
         elif first:
-            self._way.soon(self._send)
+            turn = self._way.now()
+            if turn == self._turn:
+                self._way.soon(self._send)
+            else:
+                self._turn = turn
+                self._send()
 
     def end(self, piece: bytes = b"") -> None:
         """The last piece, and the end of the answer."""

@@ -61,18 +61,20 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_answer", "_deaf", "_drains", "_fault", "_loop", "_lost", "_reader", "_request", "_shared", "_task",
-        "_transport", "_waits", "due", "paused", "soon", "unread_due", "write",
+        "_transport", "_waits", "due", "now", "paused", "soon", "unread_due", "write",
     )  # fmt: skip
 
     _transport: asyncio.Transport
     _reader: Reader
     _task: asyncio.Task[None]
     write: Callable[[bytes], None]
+    now: Callable[[], float]
     soon: Callable[[Callable[[], None]], object]
 
     def __init__(self, shared: Shared, loop: asyncio.AbstractEventLoop) -> None:
         self._shared = shared
         self._loop = loop
+        self.now = loop.time
         self.soon = loop.call_soon
         self._request: Request | None = None  # the one that runs
         self._answer: Answer | None = None

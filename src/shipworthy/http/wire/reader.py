@@ -35,7 +35,7 @@ class Reader:
     """Reads one connection. ``begin`` is told of each request whose head is here; its body follows."""
 
     __slots__ = (
-        "_beside_bytes", "_begin", "_chunked", "_expects", "_head_bytes", "_headers", "_held_bytes", "_hosts", "_parser",
+        "_begin", "_beside_bytes", "_chunked", "_expects", "_head_bytes", "_headers", "_held_bytes", "_hosts", "_parser",
         "_paused", "_target", "_transport", "_upgrades", "_wanted", "body_open", "head_begun", "peer", "request",
     )  # fmt: skip
 
