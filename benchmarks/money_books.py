@@ -7,7 +7,7 @@ and the counters are read.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
@@ -24,7 +24,7 @@ OUTPUT_USD_PER_MTOK = Decimal("4.0003")
 ROWS = """
 select id::text, team, use_case, outcome, refusal_code, flags ? 'presumed', held_nano, charged_nano, overrun_nano,
        to_char(arrived_at at time zone 'UTC', 'YYYY-MM'), usage ->> 'basis',
-       case refusal_code when 'reserve.store_unavailable' then substring(refusal_detail from 62 for 100) end
+       case refusal_code when 'reserve.store_unavailable' then substring(refusal_detail from 62 for 100) end, lease_id::text
 from exchange
 """
 COUNTERS = """
@@ -72,6 +72,7 @@ class Row:
     month: str
     basis: str | None
     away: str | None  # why the store could not be asked
+    lease: str | None  # that paid
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -160,6 +161,10 @@ class Reckoning:
     presumed_unsent: int = 0
     presumed_short: int = 0
     presumed_short_nano: int = 0
+    presumed_less: int = (
+        0  # rows of an honest provider, presumed at less than it logged: another of their lease at more
+    )
+    presumed_less_nano: int = 0
     unreported: int = 0
     unreported_nano: int = 0
     lost: list[Lost] = field(default_factory=list)
@@ -183,7 +188,7 @@ def reckon(books: Books, fire: Fire, *, strict: bool) -> Reckoning:
     found.outcomes = Counter(row.outcome for row in rows)
     found.away = Counter(row.away for row in rows if row.away)
     _compare_counters(books, found)
-    _compare_log(books, found)
+    _compare_log(books, found, strict=strict)
     _count_lost(books, fire, found)
     lost = sum(each.count for each in found.lost)
     found.must(not strict or not lost, f"{lost} lines of the provider's log have no row")
@@ -210,13 +215,16 @@ def _compare_counters(books: Books, found: Reckoning) -> None:
     found.overrun_rows = sum(row.overrun > 0 for row in books.rows.values())
 
 
-def _compare_log(books: Books, found: Reckoning) -> None:
+def _compare_log(books: Books, found: Reckoning, *, strict: bool) -> None:
     """Rows against the provider's log, one by one."""
     times: list[float] = []
+    left: dict[str, int] = defaultdict(int)  # of what was presumed, by the lease that paid
     for row in books.rows.values():
         line = books.log.get(row.id)
         if row.presumed:
-            _presumed(row, line, found)
+            _presumed(row, line, found, strict=strict)
+            honest = line.cost_nano if line is not None and line.factor == 1 else 0
+            left[row.lease or row.id] += row.charged - honest
         elif line is None:
             found.must(row.charged == 0, f"{row.id} is charged {row.charged}, and the provider never saw it")
         elif line.ended == "said" and row.basis == "reported":
@@ -232,10 +240,16 @@ def _compare_log(books: Books, found: Reckoning) -> None:
             found.unreported += 1
             found.unreported_nano += row.charged - line.cost_nano
     found.held_times = min(times, default=0.0)
+    for lease, nano in left.items():
+        found.must(nano >= 0, f"what was presumed on {lease} is {-nano} less than the provider logged")
 
 
-def _presumed(row: Row, line: Line | None, found: Reckoning) -> None:
-    """A worker died with it: charged at its ceiling, which the provider's claim exceeds only where it lies."""
+def _presumed(row: Row, line: Line | None, found: Reckoning, *, strict: bool) -> None:
+    """A worker died with it: charged at its ceiling, which the provider's claim exceeds only where it lies.
+
+    In ``relaxed`` a lease may have been spent again before its rows were written: then the ceilings of those that were lost
+    and of those that came after share what it had, and only their sum covers what was used.
+    """
     found.presumed += 1
     found.presumed_nano += row.charged
     found.must(row.charged == row.held, f"{row.id} is presumed at {row.charged}, held {row.held}")
@@ -243,10 +257,15 @@ def _presumed(row: Row, line: Line | None, found: Reckoning) -> None:
         found.presumed_unsent += 1
         return
     found.presumed_logged_nano += line.cost_nano
-    if line.cost_nano > row.charged:
+    if line.cost_nano <= row.charged:
+        return
+    if line.factor > 1:
         found.presumed_short += 1
         found.presumed_short_nano += line.cost_nano - row.charged
-        found.must(line.factor > 1, f"{row.id}: presumed at {row.charged}, logged {line.cost_nano}")
+    else:
+        found.must(not strict, f"{row.id}: presumed at {row.charged}, logged {line.cost_nano}")
+        found.presumed_less += 1
+        found.presumed_less_nano += line.cost_nano - row.charged
 
 
 def _count_lost(books: Books, fire: Fire, found: Reckoning) -> None:

@@ -86,7 +86,8 @@ class Ended:
             f"   {books.compared} rows equal the provider's log, {books.compared_nano} nano-dollars",
             f"   presumed {books.presumed} rows at {books.presumed_nano}, logged {books.presumed_logged_nano}, "
             f"{books.presumed_unsent} never sent, {books.presumed_short} lies beyond their ceiling "
-            f"({books.presumed_short_nano})",
+            f"({books.presumed_short_nano}), {books.presumed_less} at less, their lease's others at more "
+            f"({books.presumed_less_nano})",
             f"   counted instead of reported: {books.unreported} rows, {books.unreported_nano} off the log",
             f"   lost {sum(lost.count for lost in books.lost)} requests by {len(books.lost)} kills, "
             f"{sum(lost.count for lost in quiet)} by {len(quiet)} of those with the store there and caught up: "

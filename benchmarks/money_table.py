@@ -55,6 +55,7 @@ def _column(end: Ended) -> dict[str, str]:
         "workers killed": f"{len(end.fire.kills)}",
         "presumed at the ceiling": f"{books.presumed:,} rows, ${books.presumed_nano / NANO:.6f}; the provider logged "
         f"${books.presumed_logged_nano / NANO:.6f}",
+        "of that at less than it logged": f"{books.presumed_less} rows, ${books.presumed_less_nano / NANO:.6f}",
         "served and lost": _lost(books.lost),
         "of that with one kill, at most": _lost([max(caught_up, key=lambda lost: lost.count)] if caught_up else []),
         "oldest of these before its kill": f"{max((lost.oldest_ms for lost in caught_up), default=0):.0f} ms",

@@ -29,7 +29,7 @@ def books(books_room: Any) -> Any:
     """Two requests that were served, one that a killed worker left, one refusal; all agrees."""
     line = books_room.Line("one", 100, 200, 250, 50, 1, "said", 4711)
     cost, held = line.cost_nano, 4 * line.cost_nano
-    row = books_room.Row("one", "a", "chat", "served", "", False, held, cost, 0, MONTH, "reported", None)
+    row = books_room.Row("one", "a", "chat", "served", "", False, held, cost, 0, MONTH, "reported", None, "L")
     rows = [
         row,
         replace(row, id="two", team="b", use_case="write"),
@@ -110,6 +110,21 @@ def test_a_lie_beyond_the_ceiling_of_a_dead_worker_is_counted(books_room: Any, b
     assert (found.presumed_short, found.presumed_short_nano) == (1, lied.cost_nano - books.rows["dead"].charged)
     books.log["dead"] = replace(lied, factor=1)
     assert books_room.reckon(books, fire(books_room), strict=True).wrong != []
+
+
+def test_in_relaxed_a_lease_covers_its_presumed_rows_together(books_room: Any, books: Any) -> None:
+    """What one of them lacks another has too much; when all together lack something, it is found."""
+    dead, logged = books.rows["dead"], books.log["dead"].cost_nano
+    books.rows["dead"] = replace(dead, charged=dead.charged - 1, held=dead.charged - 1)
+    books.rows["late"] = replace(dead, id="late", charged=1, held=1)
+    books.log["late"] = replace(books.log["dead"], id="late")
+    found = books_room.reckon(books, fire(books_room), strict=False)
+    assert found.wrong == []
+    assert (found.presumed_less, found.presumed_less_nano) == (1, logged - 1)
+    assert any("presumed at 1" in wrong for wrong in books_room.reckon(books, fire(books_room), strict=True).wrong)
+    books.rows["late"] = replace(books.rows["late"], lease="another")
+    found = books_room.reckon(books, fire(books_room), strict=False)
+    assert found.wrong == [f"what was presumed on another is {logged - 1} less than the provider logged"]
 
 
 def test_what_relaxed_lost_is_measured(books_room: Any, books: Any) -> None:

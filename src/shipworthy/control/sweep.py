@@ -96,7 +96,11 @@ async def expire(op: Op, sweeper: Sweeper, retention_days: int, bodies_days: int
 
 
 def presumed(op: Op, orphan: Orphan) -> Entry:
-    """The exchange of an orphaned hold as it is recorded: all that was held is charged."""
+    """The exchange of an orphaned hold as it is recorded: all that was held is charged.
+
+    On a lease that is what it has left: under ``relaxed`` it may have been spent again before its rows were written, so that
+    one of its rows stands for more than was used, and another for less. Together they cover it.
+    """
     hold = orphan.hold
     amount_nano = hold.estimate.amount_nano
     unit_pico = amount_nano * PICO_PER_NANO
@@ -111,6 +115,7 @@ def presumed(op: Op, orphan: Orphan) -> Entry:
         held_nano=amount_nano,
         charged_nano=amount_nano,
         overrun_nano=0,
+        lease_id=hold.lease_id,
         refusal_detail=f"the worker {orphan.worker} ended before it settled",
         flags=(*known.flags, PRESUMED),
     )
