@@ -8,7 +8,10 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
+
 from shipworthy.adapters.providers.http import Endpoint, HttpAnswer, HttpTransport
+from shipworthy.model.errors import FailureKind, ProviderFailure
 from shipworthy.model.route import Timeouts
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -162,3 +165,44 @@ async def rest(answer: HttpAnswer) -> bytes:
     while piece := await answer.read():
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def tunnelling(answer: bytes = b"HTTP/1.1 200 Connected\r\n\r\n", seen: list[bytes] | None = None) -> Serve:
+    """A proxy that answers CONNECT with ``answer``, then carries bytes to where it was asked to."""
+
+    async def serve(talk: Talk) -> None:
+        asked_for = await talk.request()
+        if seen is not None:
+            seen.append(asked_for)
+        host, _, port = asked_for.split(b" ")[1].decode().rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        await talk.say(answer)
+        try:
+            await asyncio.gather(carried(talk.reader, writer), carried(reader, talk.writer))
+        finally:
+            writer.transport.abort()
+
+    return serve
+
+
+async def carried(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while chunk := await reader.read(65_536):
+            writer.write(chunk)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    writer.transport.abort()
+
+
+async def failure_of(waiting: Awaitable[object]) -> ProviderFailure:
+    with pytest.raises(ProviderFailure) as raised:
+        await waiting
+    return raised.value
+
+
+async def refused(transport: HttpTransport) -> ProviderFailure:
+    """The failure of a request of which no byte was sent."""
+    failure = await failure_of(asked(transport))
+    assert (failure.kind, failure.sent) == (FailureKind.CONNECT, False)
+    return failure
