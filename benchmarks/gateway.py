@@ -124,6 +124,14 @@ def wanted(asked: argparse.Namespace, name: str) -> bool:
     return not asked.only or any(name.startswith(each) for each in asked.only.split(","))
 
 
+def run(asked: argparse.Namespace) -> Report:
+    """Peers are fetched before the network becomes our own."""
+    with ExitStack() as stack:
+        cache = asked.peers or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shipworthy-peers-")))
+        ready, missing = prepared([peer for peer in PEERS if wanted(asked, peer.name)], cache.absolute())
+        return measure(asked, ready, missing, private_network())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, help="where peers are installed and found again (a temporary folder)")
@@ -134,12 +142,9 @@ def main() -> int:
     parser.add_argument("--warm", type=float, default=2.0, help="seconds of load before the first round")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--write-docs", action="store_true")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="measure nothing: tell what --json kept")
     asked = parser.parse_args()
-    with ExitStack() as stack:
-        cache = asked.peers or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shipworthy-peers-")))
-        ready, missing = prepared([peer for peer in PEERS if wanted(asked, peer.name)], cache.absolute())
-        private = private_network()
-        report = measure(asked, ready, missing, private)
+    report = msgspec.json.decode(asked.again.read_bytes(), type=Report) if asked.again else run(asked)
     print(page(report))
     if asked.json:
         asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))

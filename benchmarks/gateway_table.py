@@ -13,6 +13,8 @@ PAGE = Path(__file__).parents[1] / "docs/explanation/how-fast-it-is.md"
 BEGIN = "<!-- begin: benchmarks/gateway.py -->\n"
 END = "<!-- end: benchmarks/gateway.py -->\n"
 NONE = "–"
+BUSY_SHARE = 0.1
+SKETCH = " That is too much: take these figures for a sketch, of which CPU an answer is the least wrong."
 
 
 def page(report: Report) -> str:
@@ -92,11 +94,12 @@ def _took(step: StepTime | None) -> str:
 
 def _about(report: Report) -> str:
     where = "a loopback of its own" if report.private_network else "the machine's loopback, some peers on all addresses"
+    busy = SKETCH if report.others_share > BUSY_SHARE else ""
     missing = "".join(f"\n\nNot measured: {name} ({why})." for name, why in report.missing.items())
     return (
         f"Python {report.python}, {report.cores} cores, {where}. Medians of {report.rounds} interleaved rounds of"
         f" {report.seconds:g} s. Other work took {100 * report.others_share:.0f} % of the cores meanwhile; the disk made"
-        f" 8 KB durable in {report.flush_us:,.0f} µs.{missing}\n"
+        f" 8 KB durable in {report.flush_us:,.0f} µs.{busy}{missing}\n"
     )
 
 
