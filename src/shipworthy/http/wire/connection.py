@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
     _reader: Reader
-    _task: asyncio.Task[None]
+    _task: asyncio.Task[None] | None
     write: Callable[[bytes], None]
     now: Callable[[], float]
     soon: Callable[[Callable[[], None]], object]
@@ -177,13 +177,14 @@ class Connection(asyncio.Protocol):
 
     def _served(self, request: Request, answer: Answer) -> None:
         """The request that ran has come to its end."""
-        self._request = self._answer = None
+        self._request = self._answer = self._task = None
         if request.gone:
             if self._lost:
                 self._shared.drop(self)
             return
         request.answered = True
         request.take()
+        self._reader.forget(request)
         keep = answer.keep and self._shared.keeping
         if not answer.ended:
             answer.gone = True

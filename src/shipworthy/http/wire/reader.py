@@ -173,6 +173,11 @@ class Reader:
         if self._head_bytes > bounds.HEAD_BYTES_MAX and size_of(headers) + len(self._target) > bounds.HEAD_BYTES_MAX:
             raise _too_large()
 
+    def forget(self, request: Request) -> None:
+        """It is answered: an idle connection keeps nothing of it."""
+        if self.request is request and not self.body_open:
+            self.request = None
+
     # -- back-pressure
 
     def hold_head(self, request: Request) -> None:
