@@ -6,7 +6,8 @@ psycopg asks a dumper for each element, which for a batch's dozen arrays costs m
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from uuid import UUID
 
 import psycopg
@@ -63,76 +64,57 @@ def jsonb(text: bytes | bytearray) -> Ready:
 def uuids(values: Sequence[UUID | None]) -> Ready:
     if None in values:
         parts = (_NULL if value is None else _UUID + value.bytes for value in values)
-        return _array(UUID_, len(values), b"".join(parts), has_null=True)
+        return _array(UUID_, len(values), parts, has_null=True)
     body = _UUID.join([b"", *[value.bytes for value in values if value is not None]])
-    return _array(UUID_, len(values), body)
+    return _array(UUID_, len(values), (body,))
 
 
 def bigints(values: Sequence[int]) -> Ready:
-    body = struct.pack(">" + "iq" * len(values), *[x for value in values for x in (8, value)])
-    return _array(INT8, len(values), body)
+    return _array(INT8, len(values), (_packed("iq", 8, values),))
 
 
 def floats(values: Sequence[float]) -> Ready:
-    return _array(
-        FLOAT8, len(values), struct.pack(">" + "id" * len(values), *[x for value in values for x in (8, value)])
-    )
+    return _array(FLOAT8, len(values), (_packed("id", 8, values),))
 
 
 def integers(values: Sequence[int]) -> Ready:
-    return _array(
-        INT4, len(values), struct.pack(">" + "ii" * len(values), *[x for value in values for x in (4, value)])
-    )
+    return _array(INT4, len(values), (_packed("ii", 4, values),))
 
 
 def booleans(values: Sequence[bool]) -> Ready:
-    return _array(BOOL, len(values), b"".join([_TRUE if value else _FALSE for value in values]))
+    return _array(BOOL, len(values), [_TRUE if value else _FALSE for value in values])
 
 
 def texts(values: Sequence[str]) -> Ready:
-    return _array(TEXT, len(values), _sized([value.encode() for value in values]))
+    return utf8s([value.encode() for value in values])
 
 
-class Documents:
-    """An array of JSON texts, written one behind the other: nothing is copied before it is sent."""
-
-    def __init__(self) -> None:
-        self.text = bytearray(_head.size)
-        self._begin = 0  # of the element that is open
-        self._count = 0
-
-    def open(self) -> bytearray:
-        """Where the next element is to be appended, until ``close``."""
-        self._begin = len(self.text)
-        self.text += _NULL
-        return self.text
-
-    @property
-    def begin(self) -> int:
-        """Where the open element's text begins."""
-        return self._begin + _length.size
-
-    def close(self) -> None:
-        _length.pack_into(self.text, self._begin, len(self.text) - self.begin)
-        self._count += 1
-
-    def ready(self) -> Ready:
-        _head.pack_into(self.text, 0, 1, 0, TEXT, self._count, 1)
-        return Ready(ARRAY_OF[TEXT], self.text)
+def utf8s(values: Sequence[bytes]) -> Ready:
+    """Texts that are encoded already."""
+    return _array(TEXT, len(values), _sized(values))
 
 
-def byteas(values: Sequence[bytes]) -> Ready:
-    return _array(BYTEA, len(values), _sized(values))
+def byteas(values: Sequence[bytes | None]) -> Ready:
+    if None in values:
+        parts = (_NULL if value is None else _length.pack(len(value)) + value for value in values)
+        return _array(BYTEA, len(values), parts, has_null=True)
+    return _array(BYTEA, len(values), _sized([value for value in values if value is not None]))
 
 
 def jsonbs(values: Sequence[bytes]) -> Ready:
     return _array(JSONB, len(values), _sized([b"\1" + value for value in values]))
 
 
-def _sized(values: Sequence[bytes]) -> bytes:
-    return b"".join([x for value in values for x in (_length.pack(len(value)), value)])
+def _packed(element: str, size: int, values: Sequence[float]) -> bytes:
+    """Each with its length before it."""
+    return struct.pack(">" + element * len(values), *chain.from_iterable(zip(repeat(size), values)))
 
 
-def _array(element: int, count: int, body: bytes, *, has_null: bool = False) -> Ready:
+def _sized(values: Sequence[bytes]) -> Iterable[bytes]:
+    return chain.from_iterable(zip(map(_length.pack, map(len, values)), values, strict=True))
+
+
+def _array(element: int, count: int, parts: Iterable[bytes], *, has_null: bool = False) -> Ready:
+    """Elements, each with its length before it; copied once."""
     head = _head.pack(1, has_null, element, count, 1) if count else _head.pack(0, 0, element, 0, 0)[:12]
-    return Ready(ARRAY_OF[element], head + body)
+    return Ready(ARRAY_OF[element], b"".join((head, *parts)))

@@ -162,5 +162,5 @@ def _intent_tenant(intent: Intent) -> str:
 
 def _new(cursor: Cursor, entries: Sequence[Entry]) -> frozenset[UUID]:
     found = cursor.fetchone()
-    assert found is not None, "settle_batch() returns an array or null"
+    assert found is not None, "settle_rows() returns an array or null"
     return frozenset(entry.row.id for entry in entries) if found[0] is None else frozenset(found[0])

@@ -1,9 +1,15 @@
--- Run as shipworthy_recorder. settle_batch() sets app.tenant for its transaction. Arrays come in PostgreSQL's binary form.
+-- Run as shipworthy_recorder. settle_rows() sets app.tenant for its transaction. Arrays come in PostgreSQL's binary form.
 
 -- name: settle — rows, bodies, counters and leases of one tenant's part of a batch
-select settle_batch(
-  %(tenant)s, %(presume)s, %(now)s::timestamptz, %(paths)b, %(rows)b, %(ids)b, %(arrived)b, %(path)b, %(charged)b, %(tokens)b,
-  %(counts)b, %(lease)b, %(taken)b, %(body_of)b, %(body_parts)b, %(body_keys)b, %(body_nonces)b, %(body_texts)b, %(body_cut)b
+select settle_rows(
+  %(tenant)s, %(presume)s, %(now)s::timestamptz, %(paths)b,
+  kept_rows(
+    %(paths)b, %(path)b, %(alike)b, %(alike_of)b, %(weighed)b, %(weighed_of)b, %(ids)b, %(arrived)b, %(charged)b, %(subject)b,
+    %(end_user)b, %(session)b, %(traceparent)b, %(refusal_detail)b, %(attempts)b, %(steps)b, %(passage_ids)b, %(usage)b,
+    %(charge_lines)b, %(estimated_nano)b, %(held_nano)b, %(overrun_nano)b, %(row_lease)b, %(duration_ns)b, %(first_token_ns)b,
+    %(request_bytes)b, %(reply_bytes)b, %(request_sha256)b, %(reply_sha256)b),
+  %(ids)b, %(arrived)b, %(path)b, %(charged)b, %(tokens)b, %(counts)b, %(lease)b, %(taken)b, %(body_of)b, %(body_parts)b,
+  %(body_keys)b, %(body_nonces)b, %(body_texts)b, %(body_cut)b
 );
 
 -- name: steady_plans — for this connection: none of its own for each batch, which would begin with copies of the batch; and none
