@@ -8,12 +8,14 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 
 def _tasks() -> int:
     """All that are not done. Python 3.12 renames the set; where it changes while it is copied, the next second will do."""
-    known = getattr(asyncio.tasks, "_scheduled_tasks", None) or getattr(asyncio.tasks, "_all_tasks", ())
+    renamed: Iterable[asyncio.Task[object]] = getattr(asyncio.tasks, "_scheduled_tasks", ())
+    known: Iterable[asyncio.Task[object]] = getattr(asyncio.tasks, "_all_tasks", renamed)
     return sum(not task.done() for task in list(known))
 
 
