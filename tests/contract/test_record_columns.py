@@ -24,10 +24,12 @@ from shipworthy.kit import rows
 from shipworthy.kit.builders import a_charge, a_claim, an_estimate
 from shipworthy.model.exchange import Bodies, Row
 from shipworthy.model.ledger import Hold, Standing
+from shipworthy.model.money import Basis, Usage
 from shipworthy.model.op import Step, uuid7
+from shipworthy.model.route import Attempt
 from shipworthy.ports import Entry
 
-OWN_PARAMETERS = {"tenant", "id", "arrived_unix_ns", "charged_nano", "lease_id", "steps"}  # not by columns.py's lists
+OWN_PARAMETERS = {"tenant", "id", "arrived_unix_ns", "charged_nano", "lease_id"}  # not by columns.py's lists
 HOSTILE = (
     "nul \0 inside",
     "lone \ud800 surrogate",
@@ -94,20 +96,45 @@ def test_rows_of_any_mixture_come_back_as_they_were(record) -> None:
     assert record.rows() == {entry.row.id: entry.row for entry in written}
 
 
-def test_steps_are_stored_without_what_they_leave_unsaid(record) -> None:
+def test_what_types_say_by_themselves_is_not_stored(record) -> None:
     """A text that looks like it, quotes and all, is a text."""
-    unsaid = travelling.UNSAID.decode()
+    unsaid = {name: text.decode() for name, text in travelling.UNSAID.items()}
     steps = (
-        Step("identify", 1, 2),
-        Step(unsaid, 3, 4, 5),
-        Step("reserve", 5, 6, 0, 0, unsaid),
-        Step("route", 7, 8, 0, 1),
+        Step("a", 1, 2),
+        Step(unsaid["steps"], 3, 4, 5),
+        Step("b", 5, 6, 0, 0, unsaid["steps"]),
+        Step("c", 7, 8, 0, 1),
     )
-    [entry] = entries(rows.row(steps=steps))
-    record.writer.write([entry])
-    assert record.rows() == {entry.row.id: entry.row}
-    assert record.column("select steps -> 0 from exchange") == [{"stage": "identify", "start_ns": 1, "duration_ns": 2}]
-    assert record.column("select steps -> 1 ->> 'stage' from exchange") == [unsaid]
+    attempts = (
+        Attempt(1, unsaid["attempts"], "p", "u", 1, 2),
+        Attempt(2, "m", "p", "u", 1, 2, sent=False, usage=Usage(7)),
+    )
+    usages = (Usage(1, 2), Usage(1, 2, basis=Basis.COUNTED), Usage(1, 2, images=3), Usage(), None)
+    written = entries(*(rows.row(steps=steps, attempts=attempts, usage=usage) for usage in usages))
+    record.writer.write(written)
+    assert record.rows() == {entry.row.id: entry.row for entry in written}
+    kept = record.conn.execute("select steps, attempts, usage from exchange order by id limit 1").fetchone()
+    assert kept is not None
+    assert kept[0][:2] == [
+        {"stage": "a", "start_ns": 1, "duration_ns": 2},
+        msgspec.to_builtins(steps[1]),
+    ]
+    assert kept[1][0].keys() == msgspec.to_builtins(attempts[0]).keys() - {"detail", "sent", "usage"}
+    assert kept[1][1] == msgspec.to_builtins(attempts[1])
+    assert kept[2] == {"input": 1, "output": 2, "basis": "reported"}
+
+
+def test_defaults_are_what_is_left_out() -> None:
+    """The texts are those of the types, now and after their next change."""
+    for name, said in (
+        ("steps", Step("s", 1, 2)),
+        ("attempts", Attempt(1, "m", "p", "u", 1, 2)),
+        ("usage", Usage(1, 2)),
+    ):
+        text = msgspec.json.encode(said)
+        shorter = text.replace(travelling.UNSAID[name], b"")
+        assert len(shorter) == len(text) - len(travelling.UNSAID[name])
+        assert msgspec.json.decode(shorter, type=type(said)) == said
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -178,3 +205,31 @@ def test_direct_holds_go_with_their_rows_and_give_back(record) -> None:
         "select count(*) from exchange e join body b on b.exchange_id = e.id where sha256(b.ciphertext) = e.request_sha256"
         " and e.reply_sha256 is null"
     ) == [40]
+
+
+def test_a_plan_from_when_there_were_no_holds_reads_no_others_later(record) -> None:
+    """The writer's connection lives for days, and its plans with it."""
+    claims = (a_claim("tenant", 10**6),)
+    holds = [Hold(uuid7(n * MS), "northwind", an_estimate(1), claims, Standing()) for n in range(1, 41)]
+    written = [Entry(rows.row(id=hold.id, charged_nano=1), None, hold, a_charge(hold, 1)) for hold in holds]
+    record.writer.write(written[:20])
+    record.conn.execute(
+        "insert into hold (tenant, id, arrived_unix_ns, claims, amount_nano, tokens, paced_s, worker, expires_at, intent)"
+        " select 'northwind', gen_random_uuid(), 1, '[]', 0, 0, 0, 'w', now(), '' from generate_series(1, 3000)"
+    )
+    before = read_of_holds(record)
+    record.writer.write(written[20:])
+    assert read_of_holds(record) - before <= 20
+    assert record.column("select count(*) from hold") == [3_000]
+
+
+def read_of_holds(record: Record) -> int:
+    """How many entries of its indexes and rows of its own anybody read so far, once the writer has said so."""
+    with record.writer._connected() as conn:
+        conn.execute("select pg_stat_force_next_flush()")
+    [count] = record.column(
+        "select (i.entries + t.seq_tup_read)::int from pg_stat_user_tables t, (select sum(idx_tup_read) as entries"
+        " from pg_stat_user_indexes where relname = 'hold') i where t.relname = 'hold'"
+    )
+    assert isinstance(count, int)
+    return count

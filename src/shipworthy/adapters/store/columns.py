@@ -22,14 +22,18 @@ ALIKE = (
 )  # fmt: skip
 WEIGHED = ("candidates", "receipts")  # apart: a strategy's scores may differ with each request
 TEXTS = ("subject", "end_user", "session", "traceparent", "refusal_detail")
-DOCUMENTS = ("attempts", "passage_ids", "usage", "charge_lines")  # and steps
+DOCUMENTS = ("attempts", "steps", "passage_ids", "usage", "charge_lines")
 FIGURES = (
     "estimated_nano", "held_nano", "overrun_nano", "duration_ns", "first_token_ns", "request_bytes", "reply_bytes",
 )  # fmt: skip
 
-UNSAID = b',"tokens":0,"cost_nano":0,"refused":""'
-"""How most steps end, in JSON. Left out: it is what a step says that does not say it. Never part of a text, in which quotes
-have backslashes before them."""
+UNSAID = {
+    "steps": b',"tokens":0,"cost_nano":0,"refused":""',
+    "attempts": b',"detail":"","sent":true,"usage":null',
+    "usage": b',"cache_read":0,"cache_write":0,"reasoning":0,"input_audio":0,"output_audio":0,"images":0',
+}
+"""What most of them say, in JSON. Left out: it is what the types say by themselves, and no SQL asks for it. Never part of a
+text, in which quotes have backslashes before them."""
 
 _NUL, _NUL_IN_JSON = b"\0", b"\\u0000"
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -45,8 +49,7 @@ def columns(rows: Sequence[Row]) -> dict[str, arrays.Ready]:
     for name, of in _TEXTS:
         made[name] = arrays.utf8s(_texts(list(map(of, rows))))
     for name, of in _DOCUMENTS:
-        made[name] = arrays.utf8s(_documents(list(map(of, rows))))
-    made["steps"] = arrays.utf8s(_documents([row.steps for row in rows], UNSAID))
+        made[name] = arrays.utf8s(_documents(list(map(of, rows)), UNSAID.get(name, b"")))
     for name, of in _FIGURES:
         made[name] = arrays.bigints(list(map(of, rows)))
     made["row_lease"] = arrays.uuids([row.lease_id for row in rows])
