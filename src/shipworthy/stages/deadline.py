@@ -12,13 +12,14 @@ class Deadline:
     As ``asyncio.timeout_at``, but it can be entered again; a stream has many waits and one deadline. ``close`` ends it.
     """
 
-    __slots__ = ("_cancelling", "_over", "_task", "_timer")
+    __slots__ = ("_cancelling", "_loop", "_over", "_task", "_timer")
 
     def __init__(self, at_s: float) -> None:
         self._over = False
         self._cancelling = 0
         self._task: asyncio.Task[object] | None = None
-        self._timer = asyncio.get_running_loop().call_at(at_s, self._come)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_at(at_s, self._come)
 
     def close(self) -> None:
         self._timer.cancel()
@@ -31,7 +32,7 @@ class Deadline:
     def __enter__(self) -> None:
         if self._over:
             raise TimeoutError
-        task = self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task(self._loop)  # finding the loop is a system call before Python 3.12
         assert task is not None
         self._cancelling = task.cancelling()
 

@@ -233,7 +233,9 @@ def _steps(x: Exchange) -> tuple[Step, ...]:
     """What each stage took, and the delivery, which is no single stage's; tokens and cost stand where they arose."""
     steps, charge, received = list(x.op.steps), getattr(x, "charge", None), x.received
     if received.first_ns:
-        steps.insert(-1, Step("deliver", received.first_ns, received.last_ns - received.first_ns))  # then it was settled
+        steps.insert(
+            -1, Step("deliver", received.first_ns, received.last_ns - received.first_ns)
+        )  # then it was settled
     if charge is not None:
         for place in range(len(steps) - 1, -1, -1):
             if steps[place].stage == "call":

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from msgspec.structs import replace
 
@@ -37,6 +38,8 @@ from shipworthy.ports import Ledger
 from shipworthy.stages.estimate import dearest_cost, expected_cost
 
 EXPLORE_ONE_IN = 20
+TAKEN_MAX = 1_024
+"""Candidates that are kept for the next request: with most strategies few differ."""
 
 Scored = list[tuple[float, Model]]
 
@@ -56,11 +59,11 @@ def make_route(fleet: Fleet, ledger: Ledger) -> Callable[[Op, Grant, Hold, Reque
             raise Refusal("route.unavailable", retry_after_s=max(1.0, min(waits_s)), considered=seen)
         strategy = grant.use_case.strategy
         scored = order(grant.use_case, closed, request, fitted, fleet, op)
-        taken = tuple(
-            Candidate(model.name, model.provider.name, True, _reason(strategy, place), round(score, 6))
+        taken = [
+            _taken(model.name, model.provider.name, strategy, place, score)
             for place, (score, model) in enumerate(scored)
-        )
-        models = tuple(model for _, model in scored)
+        ]
+        models = tuple([model for _, model in scored])
         ledger.trim(op, hold, dearest_cost(request, fitted.input_tokens, fitted.output_tokens_max, models))
         return Route(models, (*taken, *left), strategy, grant.considered.rules)
 
@@ -125,5 +128,7 @@ def _busy(model: Model, fleet: Fleet) -> float:
     return fleet.provider_in_flight(model.provider.name) / model.provider.concurrent_max
 
 
-def _reason(strategy: Strategy, place: int) -> str:
-    return f"{strategy}: first choice" if place == 0 else f"{strategy}: fallback {place}"
+@lru_cache(maxsize=TAKEN_MAX)
+def _taken(model: str, provider: str, strategy: Strategy, place: int, score: float) -> Candidate:
+    reason = f"{strategy}: first choice" if place == 0 else f"{strategy}: fallback {place}"
+    return Candidate(model, provider, True, reason, round(score, 6))
