@@ -12,8 +12,8 @@
 
 create table cost_sum (
   tenant        text not null check (tenant <> ''),
-  dimension     text not null check (dimension in ('tenant', 'team', 'use-case', 'model', 'principal')),
-  span          text not null check (span in ('hour', 'quarter', 'day', 'week', 'month')),
+  dimension     text collate "C" not null check (dimension in ('tenant', 'team', 'use-case', 'model', 'principal')),
+  span          text collate "C" not null check (span in ('hour', 'quarter', 'day', 'week', 'month')),
   at            timestamptz not null,            -- when it began, UTC
   name          text collate "C" not null,
   parts         bigint not null,                 -- of rows, as parts_of() tells them; 0 = nothing is left of it
@@ -44,7 +44,7 @@ create index cost_slot_open on cost_slot (at, tenant) where not summed;
 -- Units in which something was summed. One that is folded has sums of its own, and so have all units within it.
 create table cost_unit (
   tenant text not null check (tenant <> ''),
-  span   text not null check (span in ('quarter', 'day', 'week', 'month')),
+  span   text collate "C" not null check (span in ('quarter', 'day', 'week', 'month')),
   at     timestamptz not null,
   ends   timestamptz not null,
   folded boolean not null,
@@ -53,7 +53,7 @@ create table cost_unit (
 
 create index cost_unit_unfolded on cost_unit (at, tenant) where not folded;
 
--- Rows that came when their slot was summed already. They are read, and added, once it is: while it is open again, they say nothing.
+-- Rows that came when their slot was summed already. Of a slot that is open again they say nothing.
 create table cost_late (
   tenant     text not null check (tenant <> ''),
   arrived_at timestamptz not null,
@@ -89,7 +89,7 @@ language sql immutable as $$ select date_bin('1 hour', p_at, timestamptz '1970-0
 
 -- The unit in which a moment lies, UTC. A week here has eight days and begins on the 1st, 9th, 17th or 25th, the last one ends with
 -- its month: so that each unit lies within one of the next longer ones, and within a month of the record.
-create function unit_of(p_span text, p_at timestamptz) returns table (at timestamptz, ends timestamptz)
+create function unit_of(p_span text, p_at timestamptz, out at timestamptz, out ends timestamptz)
 language sql immutable as $$
   select u.at at time zone 'UTC',
          case p_span when 'quarter' then u.at + interval '6 hours' when 'day' then u.at + interval '1 day'
@@ -136,51 +136,43 @@ language sql immutable as $$
   from jsonb_array_elements(p_lines) l
 $$;
 
--- Adds to the sums of the hours, and of units that are folded (p_sign 1), or takes from them (-1): the rows of whole slots but the
--- late ones, and rows that are named. The caller holds the lock of sum_lock().
-create function add_costs(
-  p_sign int, p_tenants text[], p_slots timestamptz[], p_named_tenants text[], p_arrived timestamptz[], p_ids uuid[]
-) returns void
+-- Adds to the sums of the hours, and of units that are folded (p_sign 1), or takes from them (-1), one tenant's rows: those of whole slots but the late ones, and those that
+-- are named. The caller holds the lock of sum_lock().
+create function add_costs(p_sign int, p_tenant text, p_slots timestamptz[], p_arrived timestamptz[], p_ids uuid[]) returns void
 language plpgsql
 set work_mem = '32MB'
-set enable_memoize = off                    -- no two rows are alike
-set plan_cache_mode = force_generic_plan    -- planning would take longer than a small slot does
+set enable_memoize = off  -- no two rows are alike
 as $$
 declare
-  v_span  text;
-  v_outer text;
+  v_span text;
 begin
   foreach v_span in array array['month', 'week', 'day', 'quarter'] loop  -- one that appears within a folded one is folded too
     insert into cost_unit (tenant, span, at, ends, folded)
-    select distinct h.tenant, v_span, u.at, u.ends, coalesce(w.folded, false)
-    from (select distinct m.tenant, hour_of(m.at) as at
-          from unnest(p_tenants || p_named_tenants, p_slots || p_arrived) m(tenant, at)) h
-    cross join lateral unit_of(v_span, h.at) u cross join lateral unit_of(v_outer, h.at) o
-    left join cost_unit w on w.tenant = h.tenant and w.span = v_outer and w.at = o.at
+    select distinct p_tenant, v_span, u.at, u.ends,
+           exists (select from cost_unit w where w.tenant = p_tenant and within(w.span) = v_span and w.folded
+                   and w.span = any(array['month', 'week', 'day']) and w.at = (unit_of(w.span, u.at)).at)
+    from unnest(p_slots || p_arrived) moved(at) cross join lateral unit_of(v_span, moved.at) u
     on conflict do nothing;
-    v_outer := v_span;
   end loop;
   insert into cost_sum as s (
     tenant, dimension, span, at, name, parts, served, refused, cut, failed, abandoned, input_tokens, output_tokens,
     charged_nano, overrun_nano
   )
   with meant as (
-    select e.*
-    from unnest(p_tenants, p_slots) slot(tenant, at) cross join lateral (
-      select x.tenant, x.arrived_at, x.id, x.team, x.use_case, x.subject, x.model, x.outcome, x.charge_lines, x.charged_nano,
-             x.overrun_nano
+    select e.arrived_at, e.team, e.use_case, e.subject, e.model, e.outcome, e.charge_lines, e.charged_nano, e.overrun_nano
+    from unnest(p_slots) slot(at) cross join lateral (
+      select x.arrived_at, x.id, x.team, x.use_case, x.subject, x.model, x.outcome, x.charge_lines, x.charged_nano, x.overrun_nano
       from exchange x
-      where x.tenant = slot.tenant and x.arrived_at >= slot.at and x.arrived_at < slot.at + interval '5 minutes' offset 0) e
+      where x.tenant = p_tenant and x.arrived_at >= slot.at and x.arrived_at < slot.at + interval '5 minutes' offset 0) e
     where not exists (
-      select from cost_late l where l.tenant = e.tenant and l.arrived_at = e.arrived_at and l.id = e.id)
+      select from cost_late l where l.tenant = p_tenant and l.arrived_at = e.arrived_at and l.id = e.id)
     union all
-    select e.*
-    from unnest(p_named_tenants, p_arrived, p_ids) named(tenant, arrived_at, id) cross join lateral (
-      select x.tenant, x.arrived_at, x.id, x.team, x.use_case, x.subject, x.model, x.outcome, x.charge_lines, x.charged_nano,
-             x.overrun_nano
-      from exchange x where x.tenant = named.tenant and x.arrived_at = named.arrived_at and x.id = named.id offset 0) e
+    select e.arrived_at, e.team, e.use_case, e.subject, e.model, e.outcome, e.charge_lines, e.charged_nano, e.overrun_nano
+    from unnest(p_arrived, p_ids) named(arrived_at, id) cross join lateral (
+      select x.arrived_at, x.team, x.use_case, x.subject, x.model, x.outcome, x.charge_lines, x.charged_nano, x.overrun_nano
+      from exchange x where x.tenant = p_tenant and x.arrived_at = named.arrived_at and x.id = named.id offset 0) e
   ), hourly as (
-    select e.tenant, hour_of(e.arrived_at) as at,
+    select hour_of(e.arrived_at) as at,
            case grouping(e.team, e.use_case, p.model, e.subject)
               when 7 then 'team' when 11 then 'use-case' when 13 then 'model' else 'principal' end as dimension,
            coalesce(e.team, e.use_case, p.model, e.subject) as name,
@@ -189,29 +181,28 @@ begin
            sum(p.charged_nano) as charged_nano, sum(p.overrun_nano) as overrun_nano
     from meant e
     cross join lateral parts_of(e.model, e.outcome, e.charge_lines, e.charged_nano, e.overrun_nano) p
-    group by grouping sets ((1, 2, e.team), (1, 2, e.use_case), (1, 2, p.model), (1, 2, e.subject))
+    group by grouping sets ((1, e.team), (1, e.use_case), (1, p.model), (1, e.subject))
   ), told as (
     select * from hourly
     union all
-    select tenant, at, 'tenant', tenant, sum(parts), sum(served), sum(refused), sum(cut), sum(failed), sum(abandoned),
+    select at, 'tenant', p_tenant, sum(parts), sum(served), sum(refused), sum(cut), sum(failed), sum(abandoned),
            sum(input_tokens), sum(output_tokens), sum(charged_nano), sum(overrun_nano)
-    from hourly where dimension = 'team' group by tenant, at
+    from hourly where dimension = 'team' group by at
   ), spanned as (
     select 'hour' as span, * from told
     union all
-    select f.span, f.tenant, f.at, t.dimension, t.name, sum(t.parts), sum(t.served), sum(t.refused), sum(t.cut),
-           sum(t.failed), sum(t.abandoned), sum(t.input_tokens), sum(t.output_tokens), sum(t.charged_nano), sum(t.overrun_nano)
-    from (select distinct tenant, at from told) h
+    select f.span, f.at, t.dimension, t.name, sum(t.parts), sum(t.served), sum(t.refused), sum(t.cut), sum(t.failed),
+           sum(t.abandoned), sum(t.input_tokens), sum(t.output_tokens), sum(t.charged_nano), sum(t.overrun_nano)
+    from (select distinct at from told) h
     cross join unnest(array['quarter', 'day', 'week', 'month']) w(span)
     cross join lateral unit_of(w.span, h.at) u
-    join cost_unit f on f.tenant = h.tenant and f.span = w.span and f.at = u.at and f.folded
-    join told t on t.tenant = h.tenant and t.at = h.at
-    group by f.span, f.tenant, f.at, t.dimension, t.name
+    join cost_unit f on f.tenant = p_tenant and f.span = w.span and f.at = u.at and f.folded
+    join told t on t.at = h.at
+    group by f.span, f.at, t.dimension, t.name
   )
-  select tenant, dimension, span, at, name, p_sign * parts, p_sign * served, p_sign * refused, p_sign * cut, p_sign * failed,
+  select p_tenant, dimension, span, at, name, p_sign * parts, p_sign * served, p_sign * refused, p_sign * cut, p_sign * failed,
          p_sign * abandoned, p_sign * input_tokens, p_sign * output_tokens, p_sign * charged_nano, p_sign * overrun_nano
   from spanned
-  order by tenant, dimension, span, at, name collate "C"
   on conflict (tenant, dimension, span, at, name) do update set
     parts = s.parts + excluded.parts, served = s.served + excluded.served, refused = s.refused + excluded.refused,
     cut = s.cut + excluded.cut, failed = s.failed + excluded.failed, abandoned = s.abandoned + excluded.abandoned,
@@ -223,7 +214,6 @@ end $$;
 create function fold_unit(p_tenant text, p_span text, p_at timestamptz, p_ends timestamptz) returns void
 language plpgsql
 set work_mem = '32MB'
-set plan_cache_mode = force_generic_plan
 as $$
 begin
   insert into cost_sum (
@@ -233,10 +223,8 @@ begin
   select p_tenant, s.dimension, p_span, p_at, s.name, sum(s.parts), sum(s.served), sum(s.refused), sum(s.cut), sum(s.failed),
          sum(s.abandoned), sum(s.input_tokens), sum(s.output_tokens), sum(s.charged_nano), sum(s.overrun_nano)
   from unnest(array['tenant', 'team', 'use-case', 'model', 'principal']) told(dimension)
-  cross join lateral (
-    select * from cost_sum c
-    where c.tenant = p_tenant and c.dimension = told.dimension and c.span = within(p_span) and c.at >= p_at and c.at < p_ends
-    offset 0) s
+  join cost_sum s on s.tenant = p_tenant and s.dimension = told.dimension and s.span = within(p_span)
+                 and s.at >= p_at and s.at < p_ends
   group by s.dimension, s.name order by s.dimension, s.name;
   update cost_unit u set folded = true where u.tenant = p_tenant and u.span = p_span and u.at = p_at;
 end $$;
@@ -271,7 +259,7 @@ declare
 begin
   perform require_read_committed();
   for r in
-    select m.tenant, slot_of(m.arrived_at) as at from moved m group by 1, 2 order by m.tenant collate "C", 2
+    select m.tenant collate "C" as tenant, slot_of(m.arrived_at) as at from moved m group by 1, 2 order by 1, 2
   loop
     perform pg_advisory_xact_lock_shared(slot_lock(r.tenant, r.at));
     select s.summed into v_summed from cost_slot s where s.tenant = r.tenant and s.at = r.at;
@@ -300,94 +288,92 @@ end $$;
 
 -- ------------------------------------------------------------------------------------------------ slots are summed
 
--- Open slots that ended p_lag ago or earlier, oldest first, as many at once as go fast; rows that were late; units that are over.
--- Begins nothing new after p_seconds. Returns whether there is more to do. One at a time: where another is at it, there is nothing
--- to do.
+-- Open slots that ended p_lag ago or earlier, oldest first, as many of an hour of a tenant at once as go fast; rows that were late;
+-- units that are over. Begins nothing new after p_seconds. Returns whether there is more to do. One at a time: where another is at it, there is nothing to do.
 create function sum_costs(p_seconds double precision, p_lag interval default '1 minute', p_now timestamptz default null)
 returns boolean
 language plpgsql security definer
 set search_path = shipworthy, pg_temp
 as $$
 declare
-  v_ends    timestamptz := clock_timestamp() + make_interval(secs => p_seconds);
-  v_now     timestamptz := coalesce(p_now, clock_timestamp());
-  v_began   timestamptz;
-  v_tenants text[];
-  v_slots   timestamptz[];
-  v_arrived timestamptz[];
-  v_ids     uuid[];
-  v_taken   int := 0;
-  v_take    int := 4;
-  v_more    boolean;
-  r         record;
+  r       record;
+  v_slots timestamptz[];
+  v_began timestamptz := clock_timestamp();
+  v_ends  timestamptz := v_began + make_interval(secs => p_seconds);
+  v_take  int := 1;
+  v_found int := 0;
+  v_late  int := 0;
+  v_units int := 0;
 begin
   perform require_read_committed();
   if not pg_try_advisory_xact_lock(sum_lock()) then
     return false;
   end if;
-  while v_taken < 1000 loop
-    v_began := clock_timestamp();
-    select array_agg(o.tenant), array_agg(o.at), count(*) = v_take into v_tenants, v_slots, v_more
-    from (select s.tenant, s.at from cost_slot s
-          where not s.summed and s.at < v_now - p_lag - interval '5 minutes' order by s.at, s.tenant limit v_take) o
-    where pg_try_advisory_xact_lock(slot_lock(o.tenant, o.at));
-    exit when v_tenants is null;
-    perform add_costs(1, v_tenants, v_slots, '{}', '{}', '{}');
-    update cost_slot s set summed = true from unnest(v_tenants, v_slots) slot(tenant, at)
-    where s.tenant = slot.tenant and s.at = slot.at;
-    exit when not v_more;
-    v_taken := v_taken + v_take;
-    if clock_timestamp() >= v_ends then
-      return true;
-    end if;
-    v_take := case when clock_timestamp() < v_began + interval '0.3 seconds' then least(v_take * 2, 200)
-                   else greatest(v_take / 2, 1) end;
+  for r in
+    select s.tenant, array_agg(s.at order by s.at) as slots
+    from (select o.tenant, o.at from cost_slot o
+          where not o.summed and o.at < coalesce(p_now, clock_timestamp()) - p_lag - interval '5 minutes'
+          order by o.at, o.tenant limit 500) s
+    group by s.tenant, hour_of(s.at)
+    order by min(s.at), s.tenant
+  loop
+    v_found := v_found + cardinality(r.slots);
+    while r.slots <> '{}' loop
+      if clock_timestamp() >= v_ends then
+        return true;
+      end if;
+      v_began := clock_timestamp();
+      v_slots := array(select at from unnest(r.slots[:v_take]) at where pg_try_advisory_xact_lock(slot_lock(r.tenant, at)));
+      r.slots := r.slots[v_take + 1:];
+      delete from cost_late l using unnest(v_slots) slot(at)
+      where l.tenant = r.tenant and l.arrived_at >= slot.at and l.arrived_at < slot.at + interval '5 minutes';
+      perform add_costs(1, r.tenant, v_slots, '{}', '{}');
+      update cost_slot s set summed = true where s.tenant = r.tenant and s.at = any(v_slots);
+      v_take := case when clock_timestamp() < v_began + interval '0.5 seconds' then least(12, v_take * 2) else 1 end;
+    end loop;
   end loop;
-  with late as (
-    delete from cost_late l using (
-      select o.tenant, o.arrived_at, o.id
-      from cost_late o join cost_slot s on s.tenant = o.tenant and s.at = slot_of(o.arrived_at)
-      where s.summed limit 5000) o
-    where (l.tenant, l.arrived_at, l.id) = (o.tenant, o.arrived_at, o.id)
-    returning l.tenant, l.arrived_at, l.id
-  )
-  select array_agg(tenant), array_agg(arrived_at), array_agg(id) into v_tenants, v_arrived, v_ids from late;
-  if v_tenants is not null then
-    perform add_costs(1, '{}', '{}', v_tenants, v_arrived, v_ids);
-  end if;
-  v_more := v_taken >= 1000 or cardinality(v_ids) = 5000;
+  for r in
+    with late as (
+      delete from cost_late l using (
+        select o.tenant, o.arrived_at, o.id
+        from cost_late o join cost_slot s on s.tenant = o.tenant and s.at = slot_of(o.arrived_at)
+        where s.summed limit 5000) o
+      where (l.tenant, l.arrived_at, l.id) = (o.tenant, o.arrived_at, o.id)
+      returning l.tenant, l.arrived_at, l.id
+    )
+    select l.tenant, array_agg(l.arrived_at) as arrived, array_agg(l.id) as ids from late l group by l.tenant
+  loop
+    perform add_costs(1, r.tenant, '{}', r.arrived, r.ids);
+    v_late := v_late + cardinality(r.ids);
+  end loop;
   for r in
     select u.tenant, u.span, u.at, u.ends from cost_unit u
-    where not u.folded and u.ends < v_now - interval '1 hour'  -- offset 0: one after the other, in this order
-      and not exists (select from cost_slot s where s.tenant = u.tenant and not s.summed
-                      and s.at >= u.at and s.at < u.ends offset 0)
+    where not u.folded and u.ends < coalesce(p_now, clock_timestamp()) - interval '1 hour'
+      and not exists (select from cost_slot s where s.tenant = u.tenant and not s.summed and s.at >= u.at and s.at < u.ends)
       and not exists (select from cost_unit w where w.tenant = u.tenant and w.span = within(u.span) and not w.folded
-                      and w.at >= u.at and w.at < u.ends offset 0)
-    order by u.at, u.tenant limit 500
+                      and w.at >= u.at and w.at < u.ends)
+    order by u.at, u.tenant limit 100
   loop
     if clock_timestamp() >= v_ends then
       return true;
     end if;
     perform fold_unit(r.tenant, r.span, r.at, r.ends);
-    v_more := true;
+    v_units := v_units + 1;
   end loop;
-  return v_more;
+  return v_found = 500 or v_late = 5000 or v_units > 0;
 end $$;
 
 -- Takes slots out of the sums, so that their rows may be deleted in this transaction. What is late stays so: an open slot's rows
 -- are read as they are.
-create function reopen_costs(p_tenants text[], p_slots timestamptz[]) returns void
+create function reopen_costs(p_tenant text, p_slots timestamptz[]) returns void
 language plpgsql
 as $$
 begin
   perform require_read_committed();
   perform pg_advisory_xact_lock(sum_lock());
-  select coalesce(array_agg(s.tenant), '{}'), coalesce(array_agg(s.at), '{}') into p_tenants, p_slots
-  from (select distinct o.tenant, o.at from unnest(p_tenants, p_slots) o(tenant, at)) slot
-  join cost_slot s on s.tenant = slot.tenant and s.at = slot.at and s.summed;
-  perform add_costs(-1, p_tenants, p_slots, '{}', '{}', '{}');
-  update cost_slot s set summed = false from unnest(p_tenants, p_slots) slot(tenant, at)
-  where s.tenant = slot.tenant and s.at = slot.at;
+  p_slots := array(select s.at from cost_slot s where s.tenant = p_tenant and s.at = any(p_slots) and s.summed);
+  perform add_costs(-1, p_tenant, p_slots, '{}', '{}');
+  update cost_slot s set summed = false where s.tenant = p_tenant and s.at = any(p_slots);
 end $$;
 
 revoke execute on function add_costs, fold_unit, note_costs, refuse_to_lie, sum_costs, reopen_costs from public;

@@ -67,6 +67,7 @@ declare
   v_tenants   text[];
   v_arrived   timestamptz[];
   v_ids       uuid[];
+  r           record;
 begin
   p_rows_before := least(p_rows_before, clock_timestamp() - interval '1 hour');
   p_bodies_before := least(p_bodies_before, clock_timestamp() - interval '1 hour');
@@ -91,7 +92,12 @@ begin
   get diagnostics bodies = row_count;
   select array_agg(o.tenant), array_agg(o.arrived_at), array_agg(o.id) into v_tenants, v_arrived, v_ids
   from (select tenant, arrived_at, id from exchange where arrived_at < p_rows_before order by arrived_at limit p_limit) o;
-  perform reopen_costs(v_tenants, array(select slot_of(at) from unnest(v_arrived) with ordinality a(at, place) order by place));
+  for r in
+    select o.tenant, array_agg(distinct slot_of(o.arrived_at)) as slots
+    from unnest(v_tenants, v_arrived) o(tenant, arrived_at) group by o.tenant order by o.tenant
+  loop
+    perform reopen_costs(r.tenant, r.slots);
+  end loop;
   delete from exchange e using unnest(v_tenants, v_arrived, v_ids) o(tenant, arrived_at, id)
   where (e.tenant, e.arrived_at, e.id) = (o.tenant, o.arrived_at, o.id);
   get diagnostics exchanges = row_count;
