@@ -8,10 +8,7 @@ nobody priced.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import NoReturn
-
-from msgspec import Struct
 
 from shipworthy.model.chat import PartKind, Request
 from shipworthy.model.errors import Refusal
@@ -19,17 +16,15 @@ from shipworthy.model.grant import choose_role, clearance_of
 from shipworthy.model.identity import Considered, Grant, Principal
 from shipworthy.model.op import Op
 from shipworthy.model.policy import Mode, Role, Snapshot, UseCase
-from shipworthy.model.route import Ability, Candidate, Model, unmet
+from shipworthy.model.route import Ability, Candidate, Model
 from shipworthy.ports import Arrival
 from shipworthy.stages.estimate import expected_input
-from shipworthy.stages.levels import END_USER_CHARS_MAX, LevelsOf, make_levels
+from shipworthy.stages.footing import Footing, Known
+from shipworthy.stages.levels import END_USER_CHARS_MAX
 
 CHOICES_MAX = 16
 SESSION_CHARS_MAX = 256
-
-FOOTINGS_MAX = 4_096
-"""How many footings are kept; who comes beyond takes the place of the oldest."""
-NS_PER_MS, NS_PER_DAY = 1_000_000, 86_400 * 1_000_000_000
+NS_PER_MS = 1_000_000
 KEPT = frozenset({"store"})
 """What a provider is asked to keep: policy, but no money."""
 
@@ -37,7 +32,7 @@ KEPT = frozenset({"store"})
 def make_authorize(snapshot: Snapshot) -> Callable[[Op, Principal, Request, Arrival], Grant]:
     """The stage, over one snapshot's policy."""
 
-    known = _Known(snapshot)
+    known = Known(snapshot)
 
     def authorize(op: Op, principal: Principal, request: Request, arrival: Arrival) -> Grant:
         return _Decision(known, op, principal, request, arrival).grant()
@@ -45,65 +40,12 @@ def make_authorize(snapshot: Snapshot) -> Callable[[Op, Principal, Request, Arri
     return authorize
 
 
-class _Footing(Struct, frozen=True):
-    """What policy says of a sender at a use case before it looks at a request. ``principal`` is kept, so that its id stays
-    its own."""
-
-    principal: Principal
-    use_case: UseCase
-    role: Role
-    clearance: int
-    words: Mapping[str, str]  # for the record
-    rules: tuple[str, ...]
-
-
-class _Known:
-    """What was worked out before, over one snapshot: nothing in it depends on a request."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self.levels_of: LevelsOf = make_levels(snapshot)
-        self.footings: dict[tuple[int, str], _Footing] = {}
-        self._permitted: dict[str, Candidate] = {}
-        self._unmet: dict[tuple[str, int], str] = {}
-        self._day = -1
-
-    def footing(self, principal: Principal, said: str) -> _Footing | None:
-        found = self.footings.get((id(principal), said))
-        return found if found is not None and found.principal is principal else None
-
-    def keep(self, footing: _Footing, said: str) -> None:
-        if len(self.footings) >= FOOTINGS_MAX:
-            del self.footings[next(iter(self.footings))]
-        self.footings[id(footing.principal), said] = footing
-
-    def permitted(self, model: Model) -> Candidate:
-        """What the record says of a model that may see the request."""
-        found = self._permitted.get(model.name)
-        if found is None:
-            found = self._permitted[model.name] = Candidate(model.name, model.provider.name, True, "permitted")
-        return found
-
-    def unmet(self, model: Model, data_class: int, unix_ns: int) -> str:
-        """Why the boundary of ``model``'s provider does not admit the class on this day; "" when it does."""
-        day = unix_ns // NS_PER_DAY
-        if day != self._day:
-            self._day = day
-            self._unmet.clear()
-        why = self._unmet.get((model.name, data_class))
-        if why is None:
-            today = datetime.fromtimestamp(unix_ns / 1e9, UTC).date().isoformat()
-            why = unmet(model.provider.boundary, self.snapshot.demands[data_class], today)
-            self._unmet[model.name, data_class] = why
-        return why
-
-
 class _Decision:
     """One decision in the making: what is known so far goes into the record of a refusal too."""
 
     __slots__ = ("arrival", "candidates", "known", "op", "principal", "request", "rules", "snapshot", "tenant", "words")
 
-    def __init__(self, known: _Known, op: Op, principal: Principal, request: Request, arrival: Arrival) -> None:
+    def __init__(self, known: Known, op: Op, principal: Principal, request: Request, arrival: Arrival) -> None:
         self.known = known
         self.snapshot = known.snapshot
         self.op = op
@@ -148,7 +90,7 @@ class _Decision:
             considered=self._considered(),
         )
 
-    def _footing(self) -> _Footing:
+    def _footing(self) -> Footing:
         principal, said = self.principal, self.request.model
         footing = self.known.footing(principal, said)
         if footing is None:
@@ -156,7 +98,7 @@ class _Decision:
             role = self._role(use_case)
             clearance = self._clearance(role)
             self.words["clearance"] = self._class_name(clearance)
-            footing = _Footing(principal, use_case, role, clearance, dict(self.words), tuple(self.rules))
+            footing = Footing(principal, use_case, role, clearance, dict(self.words), tuple(self.rules))
             self.known.keep(footing, said)
         else:
             self.words |= footing.words
