@@ -1,6 +1,6 @@
 """Promise: a migration that has landed never changes. A store that was migrated by it refuses one with another checksum.
 
-``landed_migrations.txt`` names them as ``sha256sum`` does. A migration joins it when its release lands; no line ever changes.
+``landed_migrations.txt`` names them as ``sha256sum`` does. A migration joins it when its release lands; no line changes.
 """
 
 from __future__ import annotations
