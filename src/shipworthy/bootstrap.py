@@ -14,8 +14,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from shipworthy.adapters.alerts.webhook import WebhookPoster
-from shipworthy.adapters.embedded.postgres import attach
 from shipworthy.adapters.identity.development import DevelopmentIssuer, open_development_issuer
 from shipworthy.adapters.identity.issuers import Issuers
 from shipworthy.adapters.identity.settings import identity_settings
@@ -101,6 +99,8 @@ def store_urls(config: Path) -> tuple[str, str]:
     if store.path is None:
         assert store.url is not None
         return store.url.reveal(), store.migrate_url.reveal() if store.migrate_url else ""
+    from shipworthy.adapters.embedded.postgres import attach  # no process that serves needs it
+
     cluster = attach(store.path)
     if cluster is None:
         raise StartRefused(
@@ -325,6 +325,8 @@ class Control:
         """Where the manifest in force has alerts posted."""
         if (webhook := self.loaded.deployment.alerts) is None:
             return None
+        from shipworthy.adapters.alerts.webhook import WebhookPoster  # 120 ms: only a manifest with a webhook pays
+
         return WebhookPoster(webhook.url.reveal(), webhook.secret.reveal(), self._ground.clock)
 
     async def adopt(self, loaded: Loaded) -> None:

@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from shipworthy.adapters.identity.fetching import Fetcher, Get, fetch_keys
+from shipworthy.adapters.identity.fetching import Get, fetch_keys
 from shipworthy.adapters.identity.settings import IdentitySettings, IssuerSettings, KeyTimes
 from shipworthy.adapters.identity.source import FetchedKeys, FixedKeys, KeySource
 from shipworthy.adapters.identity.verifier import JwtVerifier
 from shipworthy.model.op import Clock, Observe
+
+if TYPE_CHECKING:
+    from shipworthy.adapters.identity.fetcher import Fetcher
 
 TIMES = KeyTimes()
 FIRST_KEYS_WAIT_S = 5.0
@@ -27,8 +31,8 @@ class Issuers:
         self._clock = clock
         self._observe = observe
         self._times = times
-        self._fetcher = Fetcher(times.fetch_timeout_s)
-        self._get: Get = get or self._fetcher.get
+        self._fetcher: Fetcher | None = None
+        self._get: Get = get or self._fetched
         self._kept: dict[tuple[str, str], FetchedKeys] = {}
         self._refreshing: dict[tuple[str, str], asyncio.Task[None]] = {}
 
@@ -72,7 +76,14 @@ class Issuers:
         for refreshing in ending:
             with contextlib.suppress(asyncio.CancelledError):
                 await refreshing
-        await self._fetcher.aclose()
+        if self._fetcher is not None:
+            await self._fetcher.aclose()
+
+    async def _fetched(self, url: str) -> bytes:
+        if self._fetcher is None:
+            fetcher = await asyncio.to_thread(_fetcher, self._times.fetch_timeout_s)
+            self._fetcher = self._fetcher or fetcher  # nothing is open in one that was never used
+        return await self._fetcher.get(url)
 
     def _keys_of(self, address: tuple[str, str], issuer: IssuerSettings) -> FetchedKeys:
         if address not in self._kept:
@@ -85,3 +96,10 @@ class Issuers:
     def _forget(self, address: tuple[str, str]) -> None:
         del self._kept[address]
         self._refreshing.pop(address).cancel()
+
+
+def _fetcher(timeout_s: float) -> Fetcher:
+    """In a thread: loading its library would hold the loop up."""
+    from shipworthy.adapters.identity.fetcher import Fetcher
+
+    return Fetcher(timeout_s)

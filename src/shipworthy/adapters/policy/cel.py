@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from shipworthy.adapters.policy.cel_library import library
 from shipworthy.adapters.policy.cel_tokens import flat_name, flatten
 from shipworthy.model.conditions import FACTS, ConditionError, ConditionUndecided, FactType
 from shipworthy.model.policy import Condition
@@ -70,11 +71,10 @@ class _Compiled:
 
 
 def _program(expression: str, flat: str) -> Program:
-    import cel  # 190 ms: only a manifest with rules pays for it
-
+    cel = library()
     try:
         cel.compile(expression)  # the author's own text, so that a syntax error points into it
-        program = cel.compile(flat)
+        program: Program = cel.compile(flat)
     except ValueError as bad:
         where = next((line for line in str(bad).splitlines() if "ERROR" in line), str(bad))
         what = where.partition("Syntax error: ")[2].partition(" expecting ")[0] or "it cannot be parsed"
