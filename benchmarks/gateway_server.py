@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gateway_target import Sender, Target, await_answer
 from money_ground import Database
-from processes import ALLOWED, command, cores, end, family, free_port, memory_mb, on_cores, pin
+from processes import ALLOWED, command, cores, end, family, free_port, memory_mb, name, on_cores, pin
 from upstream import FAULTY_MODEL, PACED_MODEL, WHOLE_MODEL
 
 from shipworthy import __version__
@@ -114,7 +114,7 @@ class Server:
     senders: Sequence[Sender] = field(default_factory=list)
 
     def workers(self) -> list[int]:
-        return [pid for pid in family(self.process.pid) if "shipworthy.process.worker" in command(pid)]
+        return [pid for pid in family(self.process.pid) if name(pid).startswith("sw worker")]
 
     def around(self) -> list[int]:
         """Supervisor and control plane."""

@@ -140,7 +140,9 @@ class Server:
         raise SystemExit(f"the server did not come up:\n{self.log.read_text(errors='replace')}")
 
     def workers(self) -> list[int]:
-        return [pid for pid in children(self.process.pid) if "shipworthy.process.worker" in command(pid)]
+        return [
+            pid for each in children(self.process.pid) for pid in children(each) if name(pid).startswith("sw worker")
+        ]
 
     def stop(self) -> None:
         self.process.terminate()
@@ -247,9 +249,9 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def command(pid: int) -> str:
+def name(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
 

@@ -42,6 +42,13 @@ def command(pid: int) -> str:
     return ""
 
 
+def name(pid: int) -> str:
+    """What `ps -o comm` shows: our workers are forked, and have no command of their own."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
 def family(pid: int) -> list[int]:
     """``pid`` and all that descends from it now."""
     found = [pid] if _fields(pid) else []

@@ -151,19 +151,26 @@ class Deployment:
             self._store_url = store_urls(self.config)[0]
         return self._store_url
 
-    def processes(self, module: str) -> list[int]:
-        """Process ids of the supervisor's children that run ``module``: worker, control."""
+    def processes(self, kind: str) -> list[int]:
+        """Process ids of the server's workers, or of its control plane: ``worker``, ``control``."""
         found = []
-        for entry in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            with contextlib.suppress(OSError):
-                if f"shipworthy.process.{module}" in Path(f"/proc/{entry}/cmdline").read_text():
-                    found.append(int(entry))
+        for entry in _children(self.process.pid):
+            for born in _children(entry):
+                with contextlib.suppress(OSError):
+                    if Path(f"/proc/{born}/comm").read_text().startswith(f"sw {kind}"):
+                        found.append(born)
         return found
 
     def stop(self, seconds: float = 30) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 @contextmanager

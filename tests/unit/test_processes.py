@@ -21,6 +21,7 @@ from shipworthy.process import control
 from shipworthy.process import ground as grounds
 from shipworthy.process.channel import Channel, Reload
 from shipworthy.process.child import Child
+from shipworthy.process.nursery import Nursery
 from shipworthy.process.supervisor import Supervisor
 from shipworthy.process.watch import Watch
 
@@ -51,7 +52,7 @@ def test_a_process_that_does_not_read_holds_nobody_up(monkeypatch: pytest.Monkey
         async def heard(child: Child, message: object) -> None:
             return
 
-        child = Child("no.module", "worker 1", heard, None)
+        child = Child("no.module", "worker 1", heard, Nursery())
         child._channel = await Channel.over(ours)
         began = time.monotonic()
         await child.send(Reload("one", TEXTS, {}))
@@ -159,10 +160,11 @@ def test_told_to_stop_while_it_comes_up_it_goes_down_in_order() -> None:
         server = SimpleNamespace(bind=Bind("127.0.0.1", 0))
         supervisor.loaded = SimpleNamespace(deployment=SimpleNamespace(server=server))  # type: ignore[assignment]
         supervisor._stopping, supervisor.started = asyncio.Event(), asyncio.Event()
-        supervisor._control, supervisor._workers = Child("no.module", "control", heard, None), []
+        supervisor._control, supervisor._workers = Child("no.module", "control", heard, Nursery()), []
         supervisor._supervise = lambda *_: asyncio.Event().wait()  # type: ignore[method-assign, assignment]
         supervisor.stop()
-        tasks = await supervisor._start()
+        tasks: list[asyncio.Task[None]] = []
+        await supervisor._start(tasks)
         for task in tasks:
             task.cancel()
         assert supervisor._listener is not None

@@ -68,13 +68,16 @@ def demo(
     from shipworthy.adapters.telemetry.logs import JsonLog
     from shipworthy.cli.tour import Tour, TourFailed
     from shipworthy.model.errors import StartRefused
+    from shipworthy.process.nursery import Nursery
     from shipworthy.process.supervisor import Supervisor
 
     config = write_manifest(place, model=model, openai=openai, port=port, admin_port=admin_port)
     typer.echo(f"demo: manifest {config} · log {place / 'server.log'}")
     try:
         with (place / "server.log").open("a", encoding="utf-8") as log:
-            supervisor = Supervisor(config, migrate=False, observe=JsonLog(log, "supervisor"), progress=say, log=log)
+            supervisor = Supervisor(
+                config, migrate=False, observe=JsonLog(log, "supervisor"), progress=say, nursery=Nursery(log)
+            )
             asyncio.run(
                 _run(supervisor, Tour(config, supervisor, place / "server.log", bundled=not (model or openai)), once)
             )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from shipworthy.cli.options import Config, fail
+
+if TYPE_CHECKING:
+    from shipworthy.process.forking import Started
 
 
 def register(app: typer.Typer) -> None:
@@ -19,14 +23,31 @@ def serve(
     migrate: bool = typer.Option(False, "--migrate", help="Bring a managed store's schema up to date first."),
 ) -> None:
     """Serve the data plane and the control plane. An embedded store is migrated by itself."""
+    from shipworthy.process.forking import start
+
+    started = start()  # first of all: it loads what the others need, while we do
+    try:
+        _serve(config, migrate, started)
+    finally:
+        started.end()
+
+
+def _serve(config: Path, migrate: bool, started: Started) -> None:
     from shipworthy.adapters.telemetry.logs import capture_stdlib, console_log
     from shipworthy.model.errors import StartRefused
+    from shipworthy.process.nursery import Nursery
     from shipworthy.process.supervisor import Supervisor
 
     log = console_log("supervisor")
     capture_stdlib("supervisor", log)
     try:
-        supervisor = Supervisor(config, migrate=migrate, observe=log, progress=lambda said: typer.echo(said, err=True))
+        supervisor = Supervisor(
+            config,
+            migrate=migrate,
+            observe=log,
+            progress=lambda said: typer.echo(said, err=True),
+            nursery=Nursery(started=started),
+        )
         for warning in supervisor.loaded.warnings:
             typer.secho(str(warning), fg="yellow", err=True)
         asyncio.run(_run(supervisor))

@@ -6,12 +6,11 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable
-from typing import TextIO
 from uuid import uuid4
 
 from shipworthy.process.channel import Channel, Message, Ready
+from shipworthy.process.nursery import Nursery, Process
 
 BACKOFF_S_FIRST = 0.1
 BACKOFF_S_MAX = 5.0
@@ -25,7 +24,7 @@ class Child:
     """One process of ``module``. Its id changes at every spawn: holds belong to a process, not to a place."""
 
     def __init__(
-        self, module: str, name: str, heard: Callable[[Child, Message], Awaitable[None]], log: TextIO | None
+        self, module: str, name: str, heard: Callable[[Child, Message], Awaitable[None]], nursery: Nursery
     ) -> None:
         self.module = module
         self.name = name
@@ -34,8 +33,8 @@ class Child:
         self.ports: dict[str, int] = {}
         self.deaths = 0
         self._heard = heard
-        self._log = log  # where its standard error goes; None = where ours goes
-        self._process: asyncio.subprocess.Process | None = None
+        self._nursery = nursery
+        self._process: Process | None = None
         self._channel: Channel | None = None
         self._listener: asyncio.Task[None] | None = None
         self._spawned_s = 0.0
@@ -44,31 +43,21 @@ class Child:
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
-    async def spawn(self, greet: Callable[[Child], Message], sockets: tuple[socket.socket, ...] = ()) -> None:
-        """Starts the process; ``greet`` makes the first message to it. Raises OSError when none is to be had."""
+    async def spawn(self, sockets: tuple[socket.socket, ...] = ()) -> None:
+        """Starts the process, which then waits to be greeted. Raises OSError when none is to be had."""
         ours, theirs = socket.socketpair()
         self.process_id = uuid4().hex
         self.ready.clear()
         with theirs:
             fds = [theirs.fileno(), *(each.fileno() for each in sockets)]
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    self.module,
-                    *map(str, fds),
-                    pass_fds=fds,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stderr=self._log,
-                    start_new_session=True,  # Ctrl-C is for the supervisor, which then says when
-                )
-            except OSError:
+                self._process = await self._nursery.birth(self.module, self.name, fds)
+            except BaseException:
                 ours.close()
                 raise
         self._spawned_s = asyncio.get_running_loop().time()
         self._channel = await Channel.over(ours)
         self._listener = asyncio.create_task(self._listen(self._channel))
-        await self.send(greet(self))
 
     async def send(self, message: Message) -> None:
         """Tells the process; one that is gone is noticed by ``wait``."""

@@ -1,7 +1,5 @@
 """The control plane's process: admin API and console on ``admin``, /metrics on its own bind; sweeper, cost sums, budget
 alerts and runaway watch.
-
-``python -m shipworthy.process.control CHANNEL_FD``.
 """
 
 from __future__ import annotations
@@ -9,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,5 +104,6 @@ async def _reload(running: Control, config: Path, texts: Texts) -> str:
     return ""
 
 
-if __name__ == "__main__":
-    run("control", control(int(sys.argv[1])))
+def begin(channel_fd: int) -> None:
+    """A process of its own, from here to its end: see ``forking``."""
+    run("control", control(channel_fd))

@@ -16,7 +16,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 from shipworthy.adapters.telemetry.fanout import fan
 from shipworthy.adapters.telemetry.metrics import Metrics
@@ -29,6 +28,7 @@ from shipworthy.process.channel import Dead, Degraded, Drain, Message, Ready, Re
 from shipworthy.process.channel import Reloaded as Answer
 from shipworthy.process.child import BACKOFF_S_MAX, Child
 from shipworthy.process.ground import Ground, refused
+from shipworthy.process.nursery import Nursery
 from shipworthy.process.sockets import bind
 from shipworthy.process.watch import Watch
 
@@ -46,9 +46,7 @@ Progress = Callable[[str], None]
 class Supervisor:
     """One server: ``run`` returns when it was told to stop."""
 
-    def __init__(
-        self, config: Path, *, migrate: bool, observe: Observe, progress: Progress, log: TextIO | None = None
-    ) -> None:
+    def __init__(self, config: Path, *, migrate: bool, observe: Observe, progress: Progress, nursery: Nursery) -> None:
         self.config = config
         self.loaded: Loaded = read_manifest(config)
         self._metrics = tempfile.TemporaryDirectory(prefix="shipworthy-metrics-")
@@ -57,15 +55,16 @@ class Supervisor:
         self.started = asyncio.Event()
         self.address = ""
         self.admin_address = ""
-        self._progress = progress
+        self._nursery = nursery
+        self._grounded = asyncio.Event()
         self._stopping = asyncio.Event()
         self._reload_asked = asyncio.Event()
         self._watch = Watch(self.loaded.files)
         self._workers = [
-            Child("shipworthy.process.worker", f"worker {n + 1}", self._hear, log)
+            Child("shipworthy.process.worker", f"worker {n + 1}", self._hear, nursery)
             for n in range(self.loaded.deployment.server.workers)
         ]
-        self._control = Child("shipworthy.process.control", "control", self._hear, log)
+        self._control = Child("shipworthy.process.control", "control", self._hear, nursery)
         self._dead: deque[str] = deque(maxlen=DEAD_REMEMBERED)
         self._earlier: list[str] = []  # workers of servers before this one that held something when it started
         self._refused = ""  # why the newest manifest is not in force
@@ -77,10 +76,10 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
-        tasks: list[asyncio.Task[None]] = []
+        tasks = [asyncio.create_task(self._supervise(self._control, ()))]  # it loads while the ground comes up
         try:
             await self._stand()
-            tasks = await self._start()
+            await self._start(tasks)
             if self._earlier:
                 tasks.append(asyncio.create_task(self._bury()))
             await self._keep(tasks)
@@ -99,21 +98,21 @@ class Supervisor:
         holding = await check_store(self.ground.store_url)
         if self.loaded.deployment.store.path is not None:  # nobody else serves from an embedded store
             self._earlier.extend(holding)
+        self._grounded.set()
 
-    async def _start(self) -> list[asyncio.Task[None]]:
+    async def _start(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Adds what keeps the workers up to ``tasks``; returns when all are ready, or it was told to stop."""
         server = self.loaded.deployment.server
         listener = self._listener = bind(server.bind)
         self.address = "http://{}:{}".format(*listener.getsockname()[:2])
-        tasks = [asyncio.create_task(self._supervise(self._control, ()))]
         tasks += [asyncio.create_task(self._supervise(worker, (listener,))) for worker in self._workers]
         for child in (self._control, *self._workers):
             await self._await_ready(child, tasks)
         if self._stopping.is_set():  # told to stop while it came up: there may be no address yet
-            return tasks
+            return
         self.admin_address = f"http://{self.loaded.deployment.admin.host}:{self._control.ports['admin']}"
         self._observe(Lifecycle("supervisor", "ready", f"{self.address} · admin {self.admin_address}"))
         self.started.set()
-        return tasks
 
     async def _await_ready(self, child: Child, tasks: list[asyncio.Task[None]]) -> None:
         ready = asyncio.create_task(child.ready.wait())
@@ -129,12 +128,12 @@ class Supervisor:
         if not child.ready.is_set() and not self._stopping.is_set():
             raise refused(f"{child.name} did not become ready within {START_S_MAX:.0f} s")
 
-    async def _supervise(self, child: Child, sockets: tuple[object, ...]) -> None:
+    async def _supervise(self, child: Child, sockets: tuple[socket.socket, ...]) -> None:
         """Runs one process for as long as the server lives. Raises StartRefused when it dies before it was ever ready."""
         ever_ready = False
         while not self._stopping.is_set():
             try:
-                await child.spawn(self._greet, sockets)  # type: ignore[arg-type]
+                await child.spawn(sockets)
             except OSError as reason:  # no process is to be had: a server that runs waits for one
                 if not ever_ready:
                     raise refused(f"{child.name} cannot be started: {reason}") from reason
@@ -142,6 +141,8 @@ class Supervisor:
                 await asyncio.sleep(BACKOFF_S_MAX)
                 continue
             self._observe(Lifecycle(child.name, "spawned", f"pid {child.pid}"))
+            await self._grounded.wait()
+            await child.send(self._greet(child))
             waiting = asyncio.create_task(child.wait())
             was_ready = asyncio.create_task(child.ready.wait())
             await asyncio.wait({waiting, was_ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -241,6 +242,7 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._nursery.close()
         await asyncio.to_thread(self.ground.down)
         self._metrics.cleanup()
         self._observe(Lifecycle("supervisor", "stopped", ""))

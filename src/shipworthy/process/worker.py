@@ -1,11 +1,10 @@
-"""A worker: the data plane in one event loop. ``python -m shipworthy.process.worker CHANNEL_FD LISTEN_FD``."""
+"""A worker: the data plane in one event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import socket
-import sys
 from pathlib import Path
 
 from shipworthy.bootstrap import DataWorker, Launch, launch_worker, read_manifest
@@ -78,5 +77,6 @@ async def _obey(channel: Channel, worker: DataWorker) -> float:
                 pass
 
 
-if __name__ == "__main__":
-    run("worker", work(int(sys.argv[1]), int(sys.argv[2])))
+def begin(channel_fd: int, listen_fd: int) -> None:
+    """A process of its own, from here to its end: see ``forking``."""
+    run("worker", work(channel_fd, listen_fd))
