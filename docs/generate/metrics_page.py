@@ -27,6 +27,7 @@ LOUDER = {
     "AlertPosted": "warning when it is tried again, error when it is given up",
     "Ended": "warning when the outcome is `failed` or `cut`",
     "Lifecycle": "warning when something died or was refused",
+    "CertificateShown": "warning when it ends within 14 days, error when it has ended",
 }
 
 

@@ -177,6 +177,7 @@ class DataWorker:
         self.observe = ground.observe
         self.draining = False
         self.degraded = ""
+        self.loaded = loaded
         self._config = Path(launch.config)
         self._ground = ground
         self._took = took
@@ -219,6 +220,7 @@ class DataWorker:
         try:
             loaded = await asyncio.to_thread(read_manifest, self._config, given=texts)
             self.live = self._build(loaded, models)
+            self.loaded = loaded
             self._workers = loaded.deployment.server.workers
             self.ledger.recall()  # what they were taken for may have another cap now
         except StartRefused as refused:

@@ -7,8 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.authority import Authority
 from tests.conftest import TEMPLATE, Postgres, StoreUrls
+from tests.journey import edge
 from tests.journey.deployment import Deployment, deployment, managed
+
+from shipworthy.http.wire.tls import server_context
+from shipworthy.manifest.certificates import Certificate
+from shipworthy.manifest.deployment import Tls
+from shipworthy.manifest.reference import Secret
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +33,18 @@ def server(module_store: StoreUrls, tmp_path_factory: pytest.TempPathFactory) ->
     store, environ = managed(module_store.url, module_store.migrate_url)
     with deployment(folder, store, environ=environ) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> edge.Spoken:
+    """The data plane's own TLS, and a client that trusts it."""
+    authority = Authority(tmp_path_factory.mktemp("certificates"))
+    issued = authority.issue()
+    certificate = Certificate(Secret(issued.cert.read_text()), Secret(issued.key.read_text()))
+    return edge.Spoken(server_context(Tls(certificate, None)), authority.client())
+
+
+@pytest.fixture(params=["http", "https"])
+def each_wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, spoken: edge.Spoken) -> None:
+    """Each test once over plain HTTP and once over TLS."""
+    monkeypatch.setattr(edge, "spoken", spoken if request.param == "https" else None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,18 @@ from shipworthy.http.wire.request import Request
 from shipworthy.http.wire.server import Server
 
 SECONDS_MAX = 10.0
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """TLS, as both sides of a test mean it."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+spoken: Spoken | None = None
+"""None = plain HTTP. ``each_wire`` (conftest) sets it."""
 
 
 @dataclass
@@ -81,6 +95,17 @@ class Client:
     def leave(self) -> None:
         self.writer.transport.abort()
 
+    def half_close(self) -> None:
+        """Ends its own half of the connection beneath whatever is spoken."""
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as half:
+            half.shutdown(socket.SHUT_WR)
+
+    def stop_reading(self) -> None:
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def read_on(self) -> None:
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
 
 @contextlib.asynccontextmanager
 async def serving(
@@ -89,13 +114,14 @@ async def serving(
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     told = app.told if isinstance(app, Echo) else []
-    server = Server(app, lambda *fault: told.append(fault), listener, connections_max)
+    tls = (spoken.server, lambda peer, reason: told.append((peer, 0, reason))) if spoken else ()
+    server = Server(app, lambda *fault: told.append(fault), listener, connections_max, *tls)
     await server.start()
     address = listener.getsockname()
     clients: list[Client] = []
 
     async def connect() -> Client:
-        client = Client(server, *await asyncio.open_connection(*address))
+        client = Client(server, *await asyncio.open_connection(*address, ssl=spoken and spoken.client))
         clients.append(client)
         return client
 

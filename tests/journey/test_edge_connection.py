@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import uvloop
+from tests.journey import edge
 from tests.journey.edge import Client, Echo, play, serving, until
 
 from shipworthy.http.wire import bounds
 from shipworthy.http.wire.answer import Answer
 from shipworthy.http.wire.request import Request
+
+pytestmark = pytest.mark.usefixtures("each_wire")
 
 GET = b"GET /%b HTTP/1.1\r\nhost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -325,7 +328,7 @@ def test_head_has_no_body(app: Any) -> None:
             client.send(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n")
             head = await client.reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 OK\r\ndate: ")
-        client.writer.write_eof()
+        client.half_close()
         assert await client.rest() == b""
 
     play(story, app)
@@ -417,7 +420,7 @@ def test_what_runs_is_waited_for() -> None:
 LEAVES: dict[str, Callable[[Client], object]] = {
     "reset": lambda client: client.leave(),
     "close": lambda client: client.writer.close(),
-    "half-close": lambda client: client.writer.write_eof(),
+    "half-close": lambda client: client.half_close(),
 }
 
 
@@ -505,14 +508,6 @@ async def endless(request: Request, answer: Answer) -> None:
     answer.end()
 
 
-def deaf(address: tuple[str, int]) -> socket.socket:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
-    sock.connect(address)
-    sock.setblocking(False)
-    return sock
-
-
 def test_what_nobody_reads_is_not_written() -> None:
     """The app waits; memory holds what the buffers hold. Whoever reads on gets all."""
     written = 0
@@ -528,16 +523,14 @@ def test_what_nobody_reads_is_not_written() -> None:
         answer.end()
 
     async def whole() -> None:
-        async with serving(app) as (server, _):
-            loop = asyncio.get_running_loop()
-            with deaf(server._listener.getsockname()) as sock:
-                await loop.sock_sendall(sock, GET % b"")
-                await asyncio.sleep(0.3)
-                assert 0 < written < 16 << 20
-                got = b""
-                while b"0\r\n\r\n" not in got[-10:]:
-                    got = got[-10:] + await loop.sock_recv(sock, 1 << 20)
-                assert written == 50_000_000
+        async with serving(app) as (_, connect):
+            client = await connect()
+            client.stop_reading()
+            client.send(GET % b"")
+            await asyncio.sleep(0.3)
+            assert 0 < written < 16 << 20
+            client.read_on()
+            assert len((await client.answer())[2]) == written == 50_000_000
 
     uvloop.run(whole())
 
@@ -545,12 +538,13 @@ def test_what_nobody_reads_is_not_written() -> None:
 @pytest.mark.usefixtures("brief")
 def test_whoever_does_not_read_is_given_up() -> None:
     async def whole() -> None:
-        async with serving(endless) as (server, _):
-            with deaf(server._listener.getsockname()) as sock:
-                await asyncio.get_running_loop().sock_sendall(sock, GET % b"")
-                await asyncio.sleep(0.1)
-                assert server.connections == 1
-                await until(lambda: server.connections == 0, seconds=2)
+        async with serving(endless) as (server, connect):
+            client = await connect()
+            client.stop_reading()
+            client.send(GET % b"")
+            await asyncio.sleep(0.1)
+            assert server.connections == 1
+            await until(lambda: server.connections == 0, seconds=2)
 
     uvloop.run(whole())
 
@@ -558,8 +552,11 @@ def test_whoever_does_not_read_is_given_up() -> None:
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("last", [b"", b"nonsense\r\n\r\n"])
 def test_whoever_does_not_read_gets_no_second_answer(last: bytes) -> None:
-    """A request sent ahead waits until the answer before it has found its reader; here, for ever."""
-    begun = 0
+    """A request sent ahead waits until the answer before it has found its reader; here, for ever.
+
+    Over TLS only the next write finds out that the one before it is still here: it is one answer more, never a third.
+    """
+    begun, begun_max = 0, 2 if edge.spoken else 1
 
     async def app(request: Request, answer: Answer) -> None:
         nonlocal begun
@@ -567,13 +564,14 @@ def test_whoever_does_not_read_gets_no_second_answer(last: bytes) -> None:
         answer.whole(200, b"", b"x" * 20_000_000)
 
     async def whole() -> None:
-        async with serving(app) as (server, _):
-            with deaf(server._listener.getsockname()) as sock:
-                await asyncio.get_running_loop().sock_sendall(sock, GET % b"1" + GET % b"2" + last)
-                await asyncio.sleep(0.1)
-                assert begun == 1
-                await until(lambda: server.connections == 0, seconds=2)
-                assert begun == 1
+        async with serving(app) as (server, connect):
+            client = await connect()
+            client.stop_reading()
+            client.send(GET % b"1" + GET % b"2" + GET % b"3" + last)
+            await asyncio.sleep(0.1)
+            assert begun == begun_max
+            await until(lambda: server.connections == 0, seconds=2)
+            assert begun == begun_max
 
     uvloop.run(whole())
 
@@ -634,7 +632,8 @@ def test_one_connection_too_many_is_closed_at_once() -> None:
         async with serving(Echo(), connections_max=3) as (server, connect):
             clients = [await connect() for _ in range(3)]
             await until(lambda: server.connections == 3)
-            assert await (await connect()).rest() == b""
+            with contextlib.suppress(ConnectionError):  # over TLS not even that is agreed on
+                assert await (await connect()).rest() == b""
             clients[0].leave()
             await until(lambda: server.connections == 2)
             last = await connect()
@@ -701,14 +700,15 @@ def test_parting_servers_still_answer() -> None:
 
 def test_the_end_waits_for_no_reader_for_ever() -> None:
     async def whole() -> None:
-        async with serving(endless) as (server, _):
-            with deaf(server._listener.getsockname()) as sock:
-                await asyncio.get_running_loop().sock_sendall(sock, GET % b"")
-                await asyncio.sleep(0.1)
-                began = time.monotonic()
-                await server.end(0.3)
-                assert 0.2 < time.monotonic() - began < 1
-                await until(lambda: server.connections == 0)
+        async with serving(endless) as (server, connect):
+            client = await connect()
+            client.stop_reading()
+            client.send(GET % b"")
+            await asyncio.sleep(0.1)
+            began = time.monotonic()
+            await server.end(0.3)
+            assert 0.2 < time.monotonic() - began < 1
+            await until(lambda: server.connections == 0)
 
     uvloop.run(whole())
 

@@ -10,6 +10,8 @@ from tests.journey.edge import Client, Echo, play
 
 from shipworthy.http.wire import bounds
 
+pytestmark = pytest.mark.usefixtures("each_wire")
+
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
 
 

@@ -22,6 +22,7 @@ STATUSES: dict[str, int] = {
     "server.internal": 500,
     "server.header_invalid": 400,
     "server.malformed": 400,  # or what HTTP itself has for it: 408, 417, 431, 501, 505
+    "server.no_tls": 400,  # never sent
     "identify.missing_credential": 401,
     "identify.conflicting_credentials": 401,
     "identify.malformed": 401,

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shipworthy.manifest.reference import Secret
+
+if TYPE_CHECKING:  # what looks at certificates takes its time to import, and is not always wanted
+    from shipworthy.manifest.certificates import Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The certificate that is shown, and the authorities of those that clients must show; None = clients need none."""
+
+    certificate: Certificate
+    client_ca: Secret | None
 
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """An address to listen on. Port 0 asks the kernel for a free one."""
+    """An address to listen on. Port 0 asks the kernel for a free one. Without ``tls`` plain HTTP is spoken there."""
 
     host: str
     port: int
+    tls: Tls | None = None
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.tls is None else "https"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +113,14 @@ class Deployment:
     identity: Identity
     telemetry: Telemetry
     alerts: AlertWebhook | None = None
+
+    @property
+    def control_binds(self) -> dict[str, Bind]:
+        """Where the control plane listens, by name."""
+        prometheus = self.telemetry.prometheus
+        return {"admin": self.admin} | ({"prometheus": prometheus} if prometheus else {})
+
+    @property
+    def binds(self) -> dict[str, Bind]:
+        """Where anything of the deployment listens, by name."""
+        return {"server": self.server.bind} | self.control_binds

@@ -17,10 +17,12 @@ from shipworthy.manifest.deployment import (
     Store,
     Telemetry,
 )
+from shipworthy.manifest.link_tls import link_tls
 from shipworthy.manifest.linking import Linking
 from shipworthy.manifest.problem import KeyPath, quoted
 from shipworthy.manifest.reference import PLACEHOLDER
 from shipworthy.manifest.shape_identity import IssuerShape
+from shipworthy.manifest.shape_process import AdminShape, PrometheusShape, ServerShape
 
 STORE_PATH = ".shipworthy"
 KEYS_PATH = ".shipworthy/keys"
@@ -31,16 +33,15 @@ def link_deployment(linking: Linking, folder: Path) -> Deployment:
     """Everything that processes need."""
     manifest = linking.manifest
     server = Server(
-        _bind(linking, ("server",), manifest.server.host, manifest.server.port),
+        _bind(linking, ("server",), manifest.server),
         manifest.server.workers,
         manifest.server.drain_seconds,
     )
-    admin = _bind(linking, ("admin",), manifest.admin.host, manifest.admin.port)
-    if not is_loopback(admin.host):
+    admin = _bind(linking, ("admin",), manifest.admin)
+    if not is_loopback(admin.host) and (admin.tls is None or admin.tls.client_ca is None):
         what = "the control plane listens beyond this machine"
-        linking.tree.warn(
-            ("admin", "host"), what, said=quoted(admin.host), hint="put it behind your own TLS and network rules"
-        )
+        rules = "network rules" if admin.tls else "TLS (admin.tls, or your own) and network rules"
+        linking.tree.warn(("admin", "host"), what, said=quoted(admin.host), hint=f"put it behind {rules}")
     telemetry = _telemetry(linking)
     _distinct(linking, {"server": server.bind, "admin": admin, "telemetry": telemetry.prometheus})
     return Deployment(
@@ -65,10 +66,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _bind(linking: Linking, path: KeyPath, host: str, port: int) -> Bind:
+def _bind(linking: Linking, path: KeyPath, shape: ServerShape | AdminShape | PrometheusShape) -> Bind:
+    host = shape.host
     if any(char.isspace() or char in "/:@" for char in host) and not _is_address(host):
         linking.tree.report((*path, "host"), "not a host", wanted="an address or a name, without scheme or port")
-    return Bind(host.strip("[]"), port)
+    return Bind(host.strip("[]"), shape.port, link_tls(linking, (*path, "tls"), shape.tls))
 
 
 def _is_address(host: str) -> bool:
@@ -114,8 +116,7 @@ def _telemetry(linking: Linking) -> Telemetry:
             linking.tree.report(path, "not an endpoint", said=quoted(endpoint), wanted="http://… or https://…")
     prometheus = None
     if shape.prometheus is not None:
-        path = ("telemetry", "prometheus")
-        prometheus = _bind(linking, path, shape.prometheus.host, shape.prometheus.port)
+        prometheus = _bind(linking, ("telemetry", "prometheus"), shape.prometheus)
     return Telemetry(endpoint, prometheus)
 
 

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 
 from shipworthy.manifest.reference import Beside, Concealed, Referable, Secret
-from shipworthy.manifest.shape_values import Number, Port, Shape, Unbuilt, Word
-
-FileReference = Annotated[
-    dict[Annotated[str, Field(pattern="^file$")], Word],
-    Field(min_length=1, max_length=1),
-    WithJsonSchema({"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]}),
-]
+from shipworthy.manifest.shape_values import Number, Port, Shape, Word
 
 
-class Tls(Shape):
-    """Certificates of the data plane."""
+class TlsShape(Shape):
+    """TLS on a bind: the certificate that it shows, and whose certificates clients must show."""
 
-    cert: FileReference
-    key: FileReference
-    client_ca: FileReference | None = None
+    cert: Secret
+    key: Secret
+    client_ca: Secret | None = None
 
 
 class ServerShape(Shape):
@@ -31,7 +25,7 @@ class ServerShape(Shape):
     port: Port = 8080
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     drain_seconds: Annotated[Number, Field(ge=0, le=3600)] = 20.0
-    tls: Unbuilt[Tls] | None = None
+    tls: TlsShape | None = None
 
 
 class AdminShape(Shape):
@@ -39,6 +33,7 @@ class AdminShape(Shape):
 
     host: Word = "127.0.0.1"
     port: Port = 8090
+    tls: TlsShape | None = None
 
 
 class StoreShape(Shape):
@@ -66,6 +61,7 @@ class PrometheusShape(Shape):
 
     host: Word = "127.0.0.1"
     port: Port = 9090
+    tls: TlsShape | None = None
 
 
 class TelemetryShape(Shape):

@@ -47,6 +47,10 @@ CODES: dict[str, Code] = {
         "What came is no HTTP/1.1 request, or could be read as two: {reason}.",
         "Look at what stands between the client and the server; the connection was closed.",
     ),
+    "server.no_tls": Code(  # nobody reads it as an answer; logs and metrics do
+        "No TLS came about with the client.",
+        "The log says why: plain HTTP, a version before 1.2, a certificate that one side does not take.",
+    ),
     # identify
     "identify.missing_credential": Code(
         "The request carries no credential.", "Send Authorization: Bearer TOKEN (a JWT or a service key sk-…)."

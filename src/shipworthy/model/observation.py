@@ -94,6 +94,16 @@ class Lifecycle(Struct, frozen=True, tag=True):
     detail: str
 
 
+class CertificateShown(Struct, frozen=True, tag=True):
+    """Clients of ``bind`` are shown this certificate from now on; the time until it ends is negative when it has ended."""
+
+    bind: str
+    names: str
+    ends: str
+    ends_unix_s: int
+    days_left: int
+
+
 class Swept(Struct, frozen=True, tag=True):
     """Holds of a dead worker were settled by the sweeper."""
 
@@ -167,6 +177,7 @@ Observation = (
     | StoreDegraded
     | TelemetryDegraded
     | Lifecycle
+    | CertificateShown
     | Swept
     | BudgetAlert
     | AlertPosted

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,16 @@ async def control(channel_fd: int) -> None:
     async with launch_control(Path(launch.config), launch.store_url, observe, launch.texts) as running:
         deployment = running.loaded.deployment
         admin = bind(deployment.admin)
-        servers = [_server(make_admin(running.plane, make_console(running.plane)), admin)]
+        servers = {"admin": _server(make_admin(running.plane, make_console(running.plane)))}
+        serving = [servers["admin"].begin(admin, deployment.admin, observe)]
         if deployment.telemetry.prometheus is not None:
-            page = metrics_app(Path(launch.metrics_path), exposition)
-            servers.append(_server(page, bind(deployment.telemetry.prometheus)))
+            servers["prometheus"] = page = _server(metrics_app(Path(launch.metrics_path), exposition))
+            where = deployment.telemetry.prometheus
+            serving.append(page.begin(bind(where), where, observe))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the group; the supervisor says when
         dead: asyncio.Queue[list[str]] = asyncio.Queue()
-        obey = asyncio.create_task(_obey(channel, running, launch, dead))
+        obey = asyncio.create_task(_obey(channel, running, launch, dead, servers))
         loop.add_signal_handler(signal.SIGTERM, obey.cancel)
         jobs = [
             asyncio.create_task(sweep_for_ever(running, dead, Path(launch.metrics_path), observe)),
@@ -58,16 +60,16 @@ async def control(channel_fd: int) -> None:
         ]
         await channel.send(Ready(running.loaded.snapshot.digest, {"admin": admin.getsockname()[1]}))
         await asyncio.wait({obey, *jobs}, return_when=asyncio.FIRST_COMPLETED)
-        for server, serving in servers:
+        for server in servers.values():
             server.should_exit = server.force_exit = True
-            await serving
+        await asyncio.gather(*serving)
         for job in jobs:
             if job.done():
                 job.result()  # only a bug ends it: the traceback is logged, and the supervisor starts us again
             job.cancel()
 
 
-def _server(app: Callable[..., Any], listener: socket.socket) -> tuple[QuietServer, asyncio.Task[None]]:
+def _server(app: Callable[..., Any]) -> QuietServer:
     config = uvicorn.Config(
         app,
         http=EdgeProtocol,
@@ -79,11 +81,16 @@ def _server(app: Callable[..., Any], listener: socket.socket) -> tuple[QuietServ
         proxy_headers=False,
         loop="none",
     )
-    server = QuietServer(config)
-    return server, asyncio.create_task(server.serve(sockets=[listener]))
+    return QuietServer(config)
 
 
-async def _obey(channel: Channel, running: Control, launch: Launch, dead: asyncio.Queue[list[str]]) -> None:
+async def _obey(
+    channel: Channel,
+    running: Control,
+    launch: Launch,
+    dead: asyncio.Queue[list[str]],
+    servers: Mapping[str, QuietServer],
+) -> None:
     while True:
         match await channel.receive():
             case Drain() | None:
@@ -91,7 +98,10 @@ async def _obey(channel: Channel, running: Control, launch: Launch, dead: asynci
             case Dead(process_ids=process_ids):
                 dead.put_nowait(process_ids)
             case Reload(digest=digest, texts=texts):
-                await channel.send(Reloaded(digest, await _reload(running, Path(launch.config), texts)))
+                refused = await _reload(running, Path(launch.config), texts)
+                for name, where in running.loaded.deployment.control_binds.items():
+                    servers[name].renew(where)
+                await channel.send(Reloaded(digest, refused))
             case _:
                 pass
 

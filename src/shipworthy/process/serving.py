@@ -1,16 +1,66 @@
-"""Uvicorn as our processes run it: without signal handlers of its own, for the supervisor says when to stop."""
+"""What our processes serve with: TLS where the manifest wants it, and uvicorn, for the control plane, as we run it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
 
+from shipworthy.http.protocol import EdgeProtocol
+from shipworthy.http.wire.encrypted import Encrypted, Refusing
+from shipworthy.manifest.deployment import Bind
+from shipworthy.model.observation import Refused
+from shipworthy.model.op import Observe
+
+
+def context_of(bind: Bind) -> ssl.SSLContext | None:
+    """What new connections to ``bind`` speak; None = plain HTTP."""
+    if bind.tls is None:
+        return None
+    from shipworthy.http.wire.tls import server_context  # it takes its time to import
+
+    return server_context(bind.tls)
+
+
+def strangers(observe: Observe) -> Refusing:
+    """Says of every client with which no TLS came about why."""
+    return lambda peer, reason: observe(Refused("", "server.no_tls", reason, peer))
+
 
 class QuietServer(uvicorn.Server):
-    """A server that leaves signals alone."""
+    """A server that leaves signals alone: the supervisor says when to stop."""
+
+    _encrypted: Encrypted | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    def begin(self, listener: socket.socket, where: Bind, observe: Observe) -> asyncio.Task[None]:
+        """Serves on ``listener`` until told to exit."""
+        tls = context_of(where)
+        if tls is None:
+            return asyncio.create_task(self.serve(sockets=[listener]))
+        self._encrypted = Encrypted(self._connection, tls, strangers(observe), self._room)
+        self._encrypted.open(listener)
+        return asyncio.create_task(self.serve(sockets=[]))
+
+    def renew(self, where: Bind) -> None:
+        """Shows another certificate to those who come from now on, if any is shown."""
+        if self._encrypted is not None and (tls := context_of(where)) is not None:
+            self._encrypted.renew(tls)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._encrypted is not None:
+            self._encrypted.close()
+        await super().shutdown(sockets)
+
+    def _connection(self) -> asyncio.Protocol:
+        return EdgeProtocol(config=self.config, server_state=self.server_state, app_state={})
+
+    def _room(self, more: int) -> bool:
+        return len(self.server_state.connections) + more < EdgeProtocol.connections_max

@@ -24,6 +24,7 @@ from shipworthy.manifest.deployment import Deployment
 from shipworthy.model.errors import StartRefused, StoreUnavailable
 from shipworthy.model.observation import Failed, Lifecycle, Reloaded
 from shipworthy.model.op import Observe
+from shipworthy.process.certificates import place, refuse_ended, show
 from shipworthy.process.channel import Dead, Degraded, Drain, Message, Ready, Reload
 from shipworthy.process.channel import Reloaded as Answer
 from shipworthy.process.child import BACKOFF_S_MAX, Child
@@ -104,13 +105,15 @@ class Supervisor:
         """Adds what keeps the workers up to ``tasks``; returns when all are ready, or it was told to stop."""
         server = self.loaded.deployment.server
         listener = self._listener = bind(server.bind)
-        self.address = "http://{}:{}".format(*listener.getsockname()[:2])
+        self.address = "{}://{}:{}".format(server.bind.scheme, *listener.getsockname()[:2])
         tasks += [asyncio.create_task(self._supervise(worker, (listener,))) for worker in self._workers]
         for child in (self._control, *self._workers):
             await self._await_ready(child, tasks)
         if self._stopping.is_set():  # told to stop while it came up: there may be no address yet
             return
-        self.admin_address = f"http://{self.loaded.deployment.admin.host}:{self._control.ports['admin']}"
+        admin = self.loaded.deployment.admin
+        self.admin_address = f"{admin.scheme}://{admin.host}:{self._control.ports['admin']}"
+        show(self.loaded.deployment, self._observe)
         self._observe(Lifecycle("supervisor", "ready", f"{self.address} · admin {self.admin_address}"))
         self.started.set()
 
@@ -194,6 +197,7 @@ class Supervisor:
             fixed = fixed_at_start(self.loaded.deployment, loaded.deployment)
             if fixed:
                 raise refused(f"{', '.join(fixed)} can't change while the server runs; restart it")
+            refuse_ended(self.loaded.deployment, loaded.deployment)
             await asyncio.to_thread(self.ground.prepare, loaded)
             rehearse(loaded, self.ground.model_servers())
         except Exception as no:  # noqa: BLE001  # whatever a file provokes, the manifest in force stays
@@ -204,9 +208,13 @@ class Supervisor:
             await self._tell(Degraded(self._refused))
             return
         before, now = self.loaded.snapshot, loaded.snapshot
-        rotated = (now.providers, loaded.deployment.alerts) != (before.providers, self.loaded.deployment.alerts)
+        old, new = self.loaded.deployment, loaded.deployment
+        renewed = new.binds != old.binds
+        rotated = renewed or (now.providers, new.alerts) != (before.providers, old.alerts)
         if now.digest != before.digest or rotated:  # the digest holds references, not secrets
             self.loaded = loaded
+            if renewed:
+                show(new, self._observe)
             await self._tell(Reload(now.digest, dict(loaded.texts), self.ground.model_servers()))
             self._observe(Reloaded(now.digest, accepted=True, reason=""))
         self._refused = ""
@@ -251,11 +259,12 @@ class Supervisor:
 def fixed_at_start(old: Deployment, new: Deployment) -> list[str]:
     """The sections that differ and can't change while the server runs."""
     sections = {
-        "server": (old.server.bind, old.server.workers) != (new.server.bind, new.server.workers),
-        "admin": old.admin != new.admin,
+        "server": (place(old.server.bind), old.server.workers) != (place(new.server.bind), new.server.workers),
+        "admin": place(old.admin) != place(new.admin),
         "store": old.store != new.store,
         "keys": old.keys_file != new.keys_file,
-        "telemetry": old.telemetry != new.telemetry,
+        "telemetry": (old.telemetry.otlp_endpoint, place(old.telemetry.prometheus))
+        != (new.telemetry.otlp_endpoint, place(new.telemetry.prometheus)),
     }
     return [name for name, differs in sections.items() if differs]
 

@@ -13,6 +13,7 @@ from shipworthy.http.wire.bounds import CONNECTIONS_MAX, FILES_EACH
 from shipworthy.http.wire.server import Server
 from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
 from shipworthy.process.interpreter import settle
+from shipworthy.process.serving import context_of, strangers
 from shipworthy.process.sockets import raise_file_limit
 from shipworthy.process.voice import Voice, run
 
@@ -34,8 +35,9 @@ async def work(channel_fd: int, listen_fd: int) -> None:
     voice.trace(loaded)
     async with launch_worker(launch, loaded, voice.observe, voice.took) as worker:
         plane = DataPlane(worker)
-        server = Server(plane, plane.malformed, socket.socket(fileno=listen_fd), connections_max)
-        drain = asyncio.create_task(_obey(channel, worker))
+        listener, tls = socket.socket(fileno=listen_fd), context_of(loaded.deployment.server.bind)
+        server = Server(plane, plane.malformed, listener, connections_max, tls, strangers(voice.observe))
+        drain = asyncio.create_task(_obey(channel, worker, server))
         counting = [asyncio.create_task(voice.metrics.watch_loop()), asyncio.create_task(_count(voice, plane))]
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, drain.cancel)
@@ -60,7 +62,7 @@ async def _count(voice: Voice, plane: DataPlane) -> None:
         await asyncio.sleep(COUNT_S)
 
 
-async def _obey(channel: Channel, worker: DataWorker) -> float:
+async def _obey(channel: Channel, worker: DataWorker, server: Server) -> float:
     """Does what the supervisor says; returns how long to drain when it says so or is gone."""
     while True:
         match await channel.receive():
@@ -72,6 +74,8 @@ async def _obey(channel: Channel, worker: DataWorker) -> float:
                 worker.degraded = reason
             case Reload(digest=digest, texts=texts, models=models):
                 refused = await worker.reload(texts, models)
+                if not refused and (tls := context_of(worker.loaded.deployment.server.bind)) is not None:
+                    server.renew(tls)
                 await channel.send(Reloaded(digest, refused))
             case _:
                 pass

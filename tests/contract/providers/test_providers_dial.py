@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.contract.providers.authority import Authority
+from tests.authority import Authority
 from tests.contract.providers.peers import (
     HI,
     PATH,

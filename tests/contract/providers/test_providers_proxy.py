@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.contract.providers.authority import Authority
+from tests.authority import Authority
 from tests.contract.providers.peers import HI, Talk, answering, asked, peer, refused, transport_to, tunnelling
 
 from shipworthy.kit.calls import until

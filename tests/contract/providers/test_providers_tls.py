@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.contract.providers.authority import Authority
+from tests.authority import Authority
 
 from shipworthy.adapters.providers.upstream import HttpUpstream
 from shipworthy.kit.calls import Bench, a_chat, an_op, fitted, said, until

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.contract.providers.authority import Authority
+from tests.authority import Authority
 from tests.contract.providers.peers import (
     CHUNKED,
     HI,

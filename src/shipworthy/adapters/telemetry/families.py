@@ -96,6 +96,9 @@ class Families:
         )
         self.dropped = self._counter("telemetry_dropped", "Lines and traces that a sink lost.", ("sink",))
         self.lifecycle = self._counter("process_events", "Processes that came up, drained, died.", ("state",))
+        self.certificate_ends = self._gauge(
+            "certificate_ends_timestamp_seconds", "When the certificate shown there ends.", ("bind",), "livemostrecent"
+        )
         self.swept = self._counter("swept_holds", "Holds of dead workers that were settled.", ())
         self.budget_alerts = self._counter(
             "budget_alerts", "Thresholds of budgets that were passed.", ("tenant", "budget", "threshold")

@@ -9,6 +9,7 @@ from shipworthy.model.observation import (
     AlertPosted,
     AttemptFailed,
     BudgetAlert,
+    CertificateShown,
     CircuitChanged,
     Ended,
     Failed,
@@ -22,6 +23,9 @@ from shipworthy.model.observation import (
     Swept,
     TelemetryDegraded,
 )
+
+CERTIFICATE_DAYS = 14
+"""A certificate that ends so soon should have been renewed."""
 
 
 class Level(IntEnum):
@@ -43,6 +47,7 @@ LEVELS: dict[type[Observation], Level] = {
     StoreDegraded: Level.ERROR,
     TelemetryDegraded: Level.WARNING,
     Lifecycle: Level.INFO,
+    CertificateShown: Level.INFO,
     Swept: Level.WARNING,
     BudgetAlert: Level.WARNING,
     AlertPosted: Level.INFO,
@@ -66,5 +71,7 @@ def level_of(observation: Observation) -> Level:
             return Level.ERROR
         case Lifecycle(state="died" | "refused"):
             return Level.WARNING
+        case CertificateShown(days_left=days) if days <= CERTIFICATE_DAYS:
+            return Level.ERROR if days < 0 else Level.WARNING
         case _:
             return LEVELS[type(observation)]

@@ -32,6 +32,7 @@ from shipworthy.model.observation import (
     AlertPosted,
     AttemptFailed,
     BudgetAlert,
+    CertificateShown,
     CircuitChanged,
     Ended,
     Failed,
@@ -95,6 +96,8 @@ class Metrics:
                 f.dropped.child(sink).inc(dropped)
             case Lifecycle(state=state):
                 f.lifecycle.child(state).inc()
+            case CertificateShown(bind=bind, ends_unix_s=ends):
+                f.certificate_ends.child(bind).set(ends)
             case Swept(holds=holds):
                 f.swept.child().inc(holds)
             case BudgetAlert(tenant=tenant, budget=key, threshold=threshold):

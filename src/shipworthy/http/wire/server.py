@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from email.utils import formatdate
 
 from shipworthy.http.wire.connection import App, Connection, Shared, Tell
+from shipworthy.http.wire.encrypted import Encrypted, Refusing
 
 LOOK_S = 0.25
 """How often connections are looked at: what is due is noticed at most so much later."""
@@ -15,12 +17,22 @@ BACKLOG = 2_048
 
 
 class Server:
-    """Serves ``app`` on ``listener`` from ``start`` until ``end``."""
+    """Serves ``app`` on ``listener`` from ``start`` until ``end``; over TLS where there is a context for it."""
 
-    def __init__(self, app: App, tell: Tell, listener: socket.socket, connections_max: int) -> None:
+    def __init__(
+        self,
+        app: App,
+        tell: Tell,
+        listener: socket.socket,
+        connections_max: int,
+        tls: ssl.SSLContext | None = None,
+        refusing: Refusing = lambda peer, reason: None,
+    ) -> None:
         self._shared = Shared(app, tell, connections_max)
         self._listener = listener
-        self._listening: asyncio.Server | None = None
+        self._tls = tls
+        self._refusing = refusing
+        self._listening: asyncio.Server | Encrypted | None = None
         self._looking: asyncio.TimerHandle | None = None
 
     @property
@@ -30,9 +42,24 @@ class Server:
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         self._look()
-        self._listening = await loop.create_server(
-            lambda: Connection(self._shared, loop), sock=self._listener, backlog=BACKLOG
-        )
+        shared = self._shared
+
+        def make() -> Connection:
+            return Connection(shared, loop)
+
+        def room(more: int) -> bool:
+            return len(shared.connections) + more < shared.connections_max
+
+        if self._tls is None:
+            self._listening = await loop.create_server(make, sock=self._listener, backlog=BACKLOG)
+        else:
+            self._listening = Encrypted(make, self._tls, self._refusing, room)
+            self._listening.open(self._listener)
+
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Shows another certificate to those who come from now on. Only where TLS was spoken from the start."""
+        assert isinstance(self._listening, Encrypted)
+        self._listening.renew(tls)
 
     def part(self) -> None:
         """From now on every answer is the last of its connection. New ones are still taken."""
