@@ -179,7 +179,8 @@ def test_the_control_plane_has_the_edges_bounds_too() -> None:
 
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        server, serving = control._server(lambda *_: None, listener)
+        server = control._server(lambda *_: None)
+        serving = server.begin(listener, Bind("127.0.0.1", 0), lambda _: None)
         assert server.config.http is EdgeProtocol
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
