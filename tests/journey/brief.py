@@ -8,7 +8,7 @@ BOUNDS = {
     "shipworthy.http.wire.bounds": {"HEAD_SECONDS_MAX": 1.5, "UNREAD_SECONDS_MAX": 1.5, "REFUSED_SECONDS_MAX": 1.0},
     "shipworthy.process.supervisor": {"EARLIER_S": 2.0},
     "shipworthy.http.body": {"BODY_SECONDS_MAX": 1.5},
-    "shipworthy.http.edge": {"KEEPALIVE_S": 0.3},
+    "shipworthy.http.edge": {"KEEPALIVE_S": 0.3, "LOOK_S": 0.02},
     "shipworthy.http.sink": {"KEEPALIVE_S": 0.3},
 }
 

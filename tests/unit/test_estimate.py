@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from shipworthy.kit.calls import a_chat, a_model, a_provider, decoded
 from shipworthy.model.chat import Request
 from shipworthy.model.money import Component, Price
+from shipworthy.model.route import Lineup
 from shipworthy.stages.estimate import ceiling_cost, ceiling_input, ceiling_output, estimate
 
 MODEL = a_model(a_provider("x", None))
@@ -25,12 +26,12 @@ def with_part(part: dict[str, object]) -> Request:
 
 @pytest.mark.parametrize("part", [SOUND, FILE, STORED, FILM], ids=["sound", "file", "stored file", "film"])
 def test_media_that_no_count_of_bytes_bounds_may_fill_the_context(part: dict[str, object]) -> None:
-    assert ceiling_input(with_part(part), (MODEL,)) >= MODEL.context_tokens_max
+    assert ceiling_input(with_part(part), Lineup([MODEL])) >= MODEL.context_tokens_max
 
 
 def test_an_earlier_spoken_answer_is_known_to_the_provider_only() -> None:
     said = {"role": "assistant", "audio": {"id": "audio_1"}}
-    assert ceiling_input(decoded({"model": "m", "messages": [said]}), (MODEL,)) >= MODEL.context_tokens_max
+    assert ceiling_input(decoded({"model": "m", "messages": [said]}), Lineup([MODEL])) >= MODEL.context_tokens_max
 
 
 def test_each_embedded_medium_may_fill_a_context() -> None:
@@ -38,12 +39,12 @@ def test_each_embedded_medium_may_fill_a_context() -> None:
         "model": "m",
         "input": [{"image": "https://pictures.example/a.png"}, {"image": "https://pictures.example/b.png"}],
     }
-    assert ceiling_input(decoded(body), (MODEL,)) >= 2 * MODEL.context_tokens_max
+    assert ceiling_input(decoded(body), Lineup([MODEL])) >= 2 * MODEL.context_tokens_max
 
 
 def test_text_and_token_arrays_are_bounded_by_their_bytes() -> None:
-    assert ceiling_input(a_chat("Good morning."), (MODEL,)) < 200
-    assert ceiling_input(decoded({"model": "m", "input": [[1, 2, 3], [4, 5]]}), (MODEL,)) < 200
+    assert ceiling_input(a_chat("Good morning."), Lineup([MODEL])) < 200
+    assert ceiling_input(decoded({"model": "m", "input": [[1, 2, 3], [4, 5]]}), Lineup([MODEL])) < 200
 
 
 def test_a_prediction_that_is_wrong_is_billed_as_output() -> None:
@@ -54,5 +55,5 @@ def test_a_prediction_that_is_wrong_is_billed_as_output() -> None:
 def test_what_is_free_holds_nothing() -> None:
     """So that a model that costs nothing serves on when a budget is spent to the last nano-dollar."""
     free = replace(MODEL, price=Price({Component.INPUT: 0, Component.OUTPUT: 0}, "test"))
-    assert estimate(a_chat(), (free,), 1_000).amount_nano == 0
+    assert estimate(a_chat(), Lineup([free]), 1_000).amount_nano == 0
     assert ceiling_cost(MODEL, 1, 0, 0) > 0

@@ -17,6 +17,7 @@ from shipworthy.model.identity import Grant
 from shipworthy.model.ledger import Claim, Estimate, Hold
 from shipworthy.model.op import Op
 from shipworthy.model.policy import Budget, Level, Limits
+from shipworthy.model.route import Lineup
 from shipworthy.ports import Draft
 from shipworthy.stages.estimate import estimate
 from shipworthy.stages.reserve import make_reserve
@@ -24,7 +25,7 @@ from shipworthy.stages.reserve import make_reserve
 DEAR, CHEAP, FREE = a_priced_model("dear", 1_000_000), a_priced_model("cheap", 1_000), a_priced_model("free", 0)
 MODELS = (DEAR, CHEAP, FREE)
 REQUEST = a_chat()
-CEILINGS = {model.name: estimate(REQUEST, (model,), 1_000).amount_nano for model in MODELS}
+CEILINGS = {model.name: estimate(REQUEST, Lineup([model]), 1_000).amount_nano for model in MODELS}
 
 
 class Asked(MemoryLedger):

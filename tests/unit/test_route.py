@@ -37,7 +37,7 @@ def routed(
     for model in (DEAR, CHEAP, FREE):
         while model.name in open_models and fleet.of(model).circuit.admits(op.clock.monotonic_ns()):
             fleet.failed(model, "server_error", op.clock.monotonic_ns(), None)
-    hold = Hold(op.id, "northwind", an_estimate(10**9), (), Standing(), uncovered=uncovered)
+    hold = Hold(op.id, "northwind", an_estimate(10**9, 10**6), (), Standing(), uncovered=uncovered)
     return make_route(fleet, ledger)(op, a_grant((DEAR, CHEAP, FREE), strategy=strategy), hold, a_chat(), FITTED)
 
 

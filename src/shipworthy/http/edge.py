@@ -28,6 +28,10 @@ from shipworthy.ports import REPLAYED_BYTES_MAX, Live
 IN_FLIGHT_MAX = 2_000
 """Requests that one worker has in hand at once; beyond it a request is refused before its head is looked at."""
 
+LOOK_S = KEEPALIVE_S / 15
+"""How late a comment may come that keeps a waiting stream alive."""
+NEVER = float("inf")
+
 ROUTES: Mapping[str, Dialect] = {
     "/v1/chat/completions": Dialect.OPENAI_CHAT,
     "/v1/embeddings": Dialect.OPENAI_EMBEDDINGS,
@@ -53,8 +57,9 @@ class DataPlane:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._in_flight: dict[asyncio.Task[Any], Exchange] = {}
+        self._in_flight: dict[asyncio.Task[Any], Watch] = {}
         self._room = Room()
+        self._looks = False  # at those in flight, again and again while there are some
 
     @property
     def in_flight(self) -> int:
@@ -63,7 +68,7 @@ class DataPlane:
     async def __call__(self, request: Request, answer: Answer) -> None:
         op = Op.for_request(self._worker.clock, self._worker.observe)
         dialect = ROUTES.get(request.path)
-        sink = HttpSink(answer, dialect or Dialect.OPENAI_CHAT, str(op.id))
+        sink = HttpSink(answer, dialect or Dialect.OPENAI_CHAT, op.id_text)
         try:
             if dialect is None:
                 await self._read(op, request, sink)
@@ -72,7 +77,7 @@ class DataPlane:
             else:
                 await self._exchange(op, dialect, request, sink)
         except Refusal as refusal:
-            self._worker.observe(Refused(str(op.id), refusal.code, refusal.detail, request.peer))
+            self._worker.observe(Refused(op.id_text, refusal.code, refusal.detail, request.peer))
             await sink.refuse(refusal)
 
     def malformed(self, peer: str, status: int, reason: str) -> None:
@@ -98,10 +103,12 @@ class DataPlane:
         x = Exchange(op, arrival.peer, arrival.session, arrival.idempotency_key)
         replayed_bytes_max = REPLAYED_BYTES_MAX if x.idempotency_key else 0  # also where no bodies are kept
         x.received.kept_bytes_max = max(live.snapshot.bodies.bytes_max, replayed_bytes_max)
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
-        self._in_flight[task] = x
-        watch = Watch(x, request, body, sink, task)
+        watch = self._in_flight[task] = Watch(x, request, body, sink, task, loop)
+        if not self._looks:
+            self._look(loop)
         try:
             await pipeline.serve(x, live.stages, arrival, sink)
         except asyncio.CancelledError:
@@ -112,6 +119,16 @@ class DataPlane:
             watch.end()
             body.drop()
             del self._in_flight[task]
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keeps those alive that have waited for long. One timer for all of them: most end before it rings."""
+        now_s = loop.time()
+        for watch in list(self._in_flight.values()):
+            if watch.nudge_at_s <= now_s:
+                watch.keep_alive(now_s)
+        self._looks = bool(self._in_flight)
+        if self._looks:
+            loop.call_later(LOOK_S, self._look, loop)
 
     async def _read(self, op: Op, request: Request, sink: HttpSink) -> None:
         """What is answered without a provider."""
@@ -153,23 +170,25 @@ SETTLE_SECONDS_MAX = 10.0
 class Watch:
     """What happens beside an exchange: its client leaves, or waits long for the first token."""
 
-    __slots__ = ("_body", "_loop", "_nudge", "_request", "_sink", "_stop", "_task", "_x")
+    __slots__ = ("_body", "_loop", "_request", "_sink", "_stop", "_task", "_x", "nudge_at_s")
 
-    def __init__(self, x: Exchange, request: Request, body: Body, sink: HttpSink, task: asyncio.Task[Any]) -> None:
+    def __init__(
+        self, x: Exchange, request: Request, body: Body, sink: HttpSink, task: asyncio.Task[Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:  # fmt: skip
         self._x = x
         self._request = request
         self._body = body
         self._sink = sink
         self._task = task
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._stop: asyncio.TimerHandle | None = None
-        self._nudge = self._loop.call_later(KEEPALIVE_S, self._keep_alive)
+        self.nudge_at_s = loop.time() + KEEPALIVE_S
         request.when_gone = self._left
 
     def end(self) -> None:
         """The exchange is over."""
         self._request.when_gone = None
-        self._nudge.cancel()
         if self._stop is not None:
             self._stop.cancel()
 
@@ -184,8 +203,7 @@ class Watch:
         else:
             self._task.cancel()
 
-    def _keep_alive(self) -> None:
+    def keep_alive(self, now_s: float) -> None:
         x = self._x
         waits = not (hasattr(x, "route") and x.request.stream) or self._sink.keep_alive()
-        if waits and not self._request.gone:
-            self._nudge = self._loop.call_later(KEEPALIVE_S, self._keep_alive)
+        self.nudge_at_s = now_s + KEEPALIVE_S if waits and not self._request.gone else NEVER

@@ -46,44 +46,45 @@ class Head:
     __slots__ = ("_found",)
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        self._found: dict[bytes, bytes] = {}
+        self._found: dict[bytes, str] = {}
         for name, value in headers:
             if name in _READ:
                 chars_max, conflict = _READ[name]
                 if chars_max:
                     self._once(name, value, chars_max, conflict)
                 else:
-                    self._found.setdefault(name, value)
+                    self._found.setdefault(name, value.decode("latin-1").strip())
 
     def _once(self, name: bytes, value: bytes, chars_max: int, conflict: str) -> None:
         if len(value) > chars_max:
             raise _invalid(name, f"longer than {chars_max} characters")
         if value.translate(None, _PRINTABLE):
             raise _invalid(name, "it holds characters that are not printable ASCII")
-        if self._found.setdefault(name, value) != value:
+        text = value.decode("ascii").strip()
+        if self._found.setdefault(name, text) != text:
             if conflict:
                 raise Refusal(conflict, detail=f"{name.decode()} twice, with different values")
             raise _invalid(name, "it is there twice, with different values")
 
     def text(self, name: bytes) -> str:
-        value = self._found.get(name)
-        return value.decode("latin-1").strip() if value else ""
+        return self._found.get(name, "")
 
     @property
     def traceparent(self) -> str:
         """The W3C trace context when it is well formed, else ""."""
-        said = self.text(b"traceparent")
-        return said if _TRACEPARENT.fullmatch(said) else ""
+        said = self._found.get(b"traceparent", "")
+        return said if said and _TRACEPARENT.fullmatch(said) else ""
 
     def credentials(self) -> Credentials:
-        scheme, _, token = self.text(b"authorization").partition(" ")
+        found = self._found.get
+        scheme, _, token = found(b"authorization", "").partition(" ")
         if scheme and scheme.lower() != "bearer":
             raise Refusal("identify.malformed", detail="the Authorization header's scheme is not Bearer")
         return Credentials(
             bearer=token.strip(),
-            x_api_key=self.text(b"x-api-key"),
-            api_key=self.text(b"api-key"),
-            subject_token=self.text(b"x-shipworthy-subject-token"),
+            x_api_key=found(b"x-api-key", ""),
+            api_key=found(b"api-key", ""),
+            subject_token=found(b"x-shipworthy-subject-token", ""),
         )
 
     def check_json(self) -> None:
@@ -96,13 +97,14 @@ class Head:
 
     def arrival(self, dialect: Dialect, read_body: Callable[[], Awaitable[bytes]], peer: str) -> Arrival:
         """What the stages get to know of the head."""
+        found = self._found.get
         return Arrival(
             dialect=dialect,
             credentials=self.credentials(),
             read_body=read_body,
-            data_class=self.text(b"x-shipworthy-data-class"),
-            session=self.text(b"x-shipworthy-session"),
-            idempotency_key=self.text(b"idempotency-key"),
+            data_class=found(b"x-shipworthy-data-class", ""),
+            session=found(b"x-shipworthy-session", ""),
+            idempotency_key=found(b"idempotency-key", ""),
             peer=peer,
         )
 

@@ -11,7 +11,7 @@ from shipworthy.kit.calls import a_model, a_provider
 from shipworthy.model.identity import Considered, Grant, Principal
 from shipworthy.model.money import Component, Period, Price
 from shipworthy.model.policy import Budget, Level, Mode, Role, Team, Tenant, TokenCaps, UseCase
-from shipworthy.model.route import Ability, Candidate, Model, Strategy
+from shipworthy.model.route import Ability, Candidate, Lineup, Model, Strategy
 
 UTC_ZONE = ZoneInfo("UTC")
 
@@ -47,7 +47,7 @@ def a_grant(models: Sequence[Model], levels: Sequence[Level] = (), strategy: Str
         use_case=a_use_case(models, strategy),
         data_class=0,
         mode=Mode.ENFORCE,
-        permitted=tuple(models),
+        permitted=Lineup(models),
         end_user="",
         session="",
         levels=tuple(sorted(levels, key=lambda level: level.key)),

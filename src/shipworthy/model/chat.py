@@ -6,12 +6,12 @@ spans when a stage rewrites), so that same-dialect traffic is spliced, never reb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from functools import cached_property
 from typing import Protocol
 
 from msgspec import Raw, Struct
+from msgspec.structs import force_setattr
 
 from shipworthy.model.money import Usage
 from shipworthy.model.route import Ability, Model
@@ -89,14 +89,14 @@ class Tool(Struct, frozen=True, gc=False):
 class Content(Struct, frozen=True, gc=False):
     """What stands in a request's parts, counted once: several stages ask."""
 
-    characters: int
-    images: int
-    bytes_inline: int
-    unbounded: int  # how many contexts may be full of media that neither bytes nor images count
-    countable: bool  # False: media are in it whose tokens nobody here can count
+    characters: int = 0
+    images: int = 0
+    bytes_inline: int = 0
+    unbounded: int = 0  # how many contexts may be full of media that neither bytes nor images count
+    countable: bool = True  # False: media are in it whose tokens nobody here can count
 
 
-class Request(Struct, frozen=True, dict=True):
+class Request(Struct, frozen=True):
     """A decoded request. ``fields`` are the raw top-level values by name, in the client's order."""
 
     dialect: Dialect
@@ -113,23 +113,29 @@ class Request(Struct, frozen=True, dict=True):
     choices: int = 1
     end_user: str = ""  # asserted, unverified
     inputs: int = 0  # embeddings: how many texts
+    content: Content = Content()  # of ``parts``; never handed in
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "content", content_of(self.parts, embeds=self.operation is Ability.EMBED))
 
     @property
     def images(self) -> int:
         return self.content.images
 
-    @cached_property
-    def content(self) -> Content:
-        """What its parts hold. What no count of bytes bounds may fill the chat's context, or each embedded input's."""
-        characters = images = bytes_inline = media = 0
-        countable, embeds = True, self.operation is Ability.EMBED
-        for part in self.parts:
-            characters += len(part.text)
-            bytes_inline += part.bytes_inline
-            images += part.kind is PartKind.IMAGE
-            media += unbounded(part, embeds=embeds)
-            countable = countable and part.scannable and not part.bytes_inline
-        return Content(characters, images, bytes_inline, media if embeds else min(media, 1), countable)
+
+def content_of(parts: Sequence[Part], *, embeds: bool) -> Content:
+    """What ``parts`` hold. What no count of bytes bounds may fill the chat's context, or each embedded input's."""
+    characters = images = bytes_inline = media = 0
+    countable = True
+    for part in parts:
+        characters += len(part.text)
+        if part.kind is PartKind.TEXT and part.scannable and not part.bytes_inline:
+            continue
+        bytes_inline += part.bytes_inline
+        images += part.kind is PartKind.IMAGE
+        media += unbounded(part, embeds=embeds)
+        countable = countable and part.scannable and not part.bytes_inline
+    return Content(characters, images, bytes_inline, media if embeds else min(media, 1), countable)
 
 
 def unbounded(part: Part, *, embeds: bool) -> bool:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from shipworthy.model.policy import Level, Mode, Role, Team, Tenant, UseCase
-    from shipworthy.model.route import Candidate, Model
+    from shipworthy.model.route import Candidate, Lineup
 
 
 class Credentials(Struct, frozen=True, gc=False):
@@ -66,7 +66,7 @@ class Grant(Struct, frozen=True):
     use_case: UseCase
     data_class: int  # rank in force: the highest of use case and header
     mode: Mode
-    permitted: tuple[Model, ...]  # the use case's order; never empty
+    permitted: Lineup  # the use case's order; never empty
     end_user: str  # asserted, unverified: counts for limits and accounting only
     session: str
     levels: tuple[Level, ...]  # every budget and limit that this request counts against, in lock order

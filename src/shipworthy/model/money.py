@@ -81,6 +81,9 @@ class Usage(Struct, frozen=True, gc=False):
 
     def quantities(self) -> tuple[tuple[Component, int], ...]:
         """Disjoint quantities, so that no token is priced twice."""
+        rare = self.cache_read or self.cache_write or self.reasoning or self.input_audio or self.output_audio
+        if not (rare or self.images):
+            return (Component.INPUT, self.input), (Component.OUTPUT, self.output)
         plain_in = max(0, self.input - self.cache_read - self.cache_write - self.input_audio)
         plain_out = max(0, self.output - self.reasoning - self.output_audio)
         return (

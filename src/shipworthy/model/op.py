@@ -70,6 +70,7 @@ class Op:
         "clock",
         "deadline_ns",
         "id",
+        "id_text",
         "kind",
         "left",
         "observe",
@@ -88,6 +89,7 @@ class Op:
         self.arrived_unix_ns = clock.unix_ns()
         self.began_ns = clock.monotonic_ns()
         self.id = uuid7(self.arrived_unix_ns)
+        self.id_text = str(self.id)
         self.steps: list[Step] = []
         self.left = False
 

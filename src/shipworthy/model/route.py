@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cached_property
 
 from msgspec import Struct
 
@@ -83,6 +84,33 @@ class Model(Struct, frozen=True):
     price: Price
     chars_per_token: float  # calibrated ratio for counting when the provider reports no usage
     template_tokens: int = 0  # what the provider's own prompt adds at most (worked examples of a base model)
+
+
+class Lineup(tuple[Model, ...]):
+    """Models in an order, and what they have in common: worked out once, for all who come with the same ones."""
+
+    @cached_property
+    def by_name(self) -> dict[str, Model]:
+        return {model.name: model for model in self}
+
+    @cached_property
+    def output_tokens_max(self) -> int:
+        """What the ablest of them gives."""
+        return max(model.output_tokens_max for model in self)
+
+    @cached_property
+    def context_tokens_max(self) -> int:
+        return max(model.context_tokens_max for model in self)
+
+    @cached_property
+    def template_tokens(self) -> int:
+        """The most that one of their own prompts adds."""
+        return max(model.template_tokens for model in self)
+
+    @cached_property
+    def total_ms(self) -> int:
+        """How long all of them together may take, one after the other."""
+        return sum(model.provider.timeouts.total_ms for model in self)
 
 
 class Strategy(StrEnum):

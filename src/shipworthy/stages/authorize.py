@@ -16,7 +16,7 @@ from shipworthy.model.grant import choose_role, clearance_of
 from shipworthy.model.identity import Considered, Grant, Principal
 from shipworthy.model.op import Op
 from shipworthy.model.policy import Mode, Role, Snapshot, UseCase
-from shipworthy.model.route import Ability, Candidate, Model
+from shipworthy.model.route import Ability, Candidate, Lineup, Model
 from shipworthy.ports import Arrival
 from shipworthy.stages.estimate import expected_input
 from shipworthy.stages.footing import Footing, Known
@@ -43,7 +43,9 @@ def make_authorize(snapshot: Snapshot) -> Callable[[Op, Principal, Request, Arri
 class _Decision:
     """One decision in the making: what is known so far goes into the record of a refusal too."""
 
-    __slots__ = ("arrival", "candidates", "known", "op", "principal", "request", "rules", "snapshot", "tenant", "words")
+    __slots__ = (
+        "arrival", "candidates", "expected", "known", "op", "principal", "request", "rules", "snapshot", "tenant", "words",
+    )  # fmt: skip
 
     def __init__(self, known: Known, op: Op, principal: Principal, request: Request, arrival: Arrival) -> None:
         self.known = known
@@ -56,6 +58,7 @@ class _Decision:
         self.words: dict[str, str] = {}
         self.rules: list[str] = []
         self.candidates: list[Candidate] = []
+        self.expected: list[int] = []  # input tokens, by each of the use case's models
 
     def grant(self) -> Grant:
         tenant, request = self.tenant, self.request
@@ -160,27 +163,28 @@ class _Decision:
             self._refuse("authorize.output_tokens", asked=asked, limit=caps.output_max)
         if request.choices > CHOICES_MAX:
             self._refuse("authorize.choices", asked=request.choices, limit=CHOICES_MAX)
-        estimated = min(expected_input(request, model) for model in use_case.models)
-        if estimated > caps.input_max:
-            self._refuse("authorize.input_tokens", estimated=estimated, limit=caps.input_max)
+        expected = self.expected = [expected_input(request, model) for model in use_case.models]
+        if min(expected) > caps.input_max:
+            self._refuse("authorize.input_tokens", estimated=min(expected), limit=caps.input_max)
 
     def _check_tools(self, mode: Mode) -> None:
         for tool in self.request.tools:
             if tool.hosted:
                 self._object(mode if tool.name in KEPT else Mode.ENFORCE, "authorize.hosted_tool", tool=tool.name)
 
-    def _set_deadline(self, permitted: tuple[Model, ...]) -> None:
+    def _set_deadline(self, permitted: Lineup) -> None:
         """The latest moment at which a provider may still answer: what is held for the request outlives it."""
-        total_ms = sum(model.provider.timeouts.total_ms for model in permitted)
-        self.op.deadline_ns = self.op.clock.monotonic_ns() + total_ms * NS_PER_MS
+        self.op.deadline_ns = self.op.clock.monotonic_ns() + permitted.total_ms * NS_PER_MS
 
-    def _permitted(self, use_case: UseCase, role: Role, data_class: int) -> tuple[Model, ...]:
+    def _permitted(self, use_case: UseCase, role: Role, data_class: int) -> Lineup:
         """Models that policy lets see this request; every model that is left is a candidate with its reason."""
         rule_id, allowed = self._rule(use_case, role, data_class)
+        kinds = {part.kind for part in self.request.parts}
+        needs = {_MODALITY[kind] for kind in kinds if kind in _MODALITY}
         permitted: list[Model] = []
         outside = 0
-        for model in use_case.models:
-            why = self._unable(model)
+        for model, expected in zip(use_case.models, self.expected, strict=True):
+            why = self._unable(model, needs, expected)
             if not why and allowed is not None and model.name not in allowed:
                 why = f"rule {rule_id} does not allow it"
             if not why and (broken := self.known.unmet(model, data_class, self.op.arrived_unix_ns)):
@@ -198,8 +202,9 @@ class _Decision:
             if outside:
                 self._refuse("authorize.boundary", whys, data_class=self._class_name(data_class))
             self._refuse("authorize.no_model", why=whys)
-        self.candidates += map(self.known.permitted, permitted)
-        return tuple(permitted)
+        lineup = self.known.lineup(use_case, permitted)
+        self.candidates += self.known.candidates(lineup)
+        return lineup
 
     def _rule(self, use_case: UseCase, role: Role, data_class: int) -> tuple[str, frozenset[str] | None]:
         """The first rule that holds decides; a rule that cannot be decided refuses."""
@@ -223,7 +228,7 @@ class _Decision:
             "request.data_class": data_class,
             "request.stream": request.stream,
             "request.images": request.images,
-            "request.tokens": min(expected_input(request, model) for model in use_case.models),
+            "request.tokens": min(self.expected),
             "request.operation": request.operation.value,
             "request.tools": len(request.tools),
             "principal.tenant": principal.tenant,
@@ -235,18 +240,17 @@ class _Decision:
             "use_case": use_case.name,
         }
 
-    def _unable(self, model: Model) -> str:
+    def _unable(self, model: Model, needs: set[str], expected: int) -> str:
         """Why ``model`` cannot serve the request at all; "" when it can."""
         request = self.request
         if request.operation not in model.abilities:
             return f"it cannot {request.operation}"
-        needs = {_MODALITY[part.kind] for part in request.parts if part.kind in _MODALITY}
-        if missing := needs - model.modalities:
+        if needs and (missing := needs - model.modalities):
             return f"it does not take {', '.join(sorted(missing))}"
         if (asked := request.output_tokens_asked or 0) > model.output_tokens_max and request.operation is Ability.CHAT:
             return f"{asked} output tokens asked, it gives {model.output_tokens_max}"
-        if (size := expected_input(request, model)) > model.context_tokens_max:
-            return f"about {size} input tokens, its context holds {model.context_tokens_max}"
+        if expected > model.context_tokens_max:
+            return f"about {expected} input tokens, its context holds {model.context_tokens_max}"
         return ""
 
     def _object(self, mode: Mode, code: str, **facts: str | int | float) -> None:

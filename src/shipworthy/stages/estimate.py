@@ -8,12 +8,11 @@ media that only the provider knows) by the whole context of the model. It is pri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 
 from shipworthy.model.chat import Request
 from shipworthy.model.ledger import Estimate
 from shipworthy.model.money import Basis, Usage, round_to_nano
-from shipworthy.model.route import Ability, Model
+from shipworthy.model.route import Ability, Lineup, Model
 
 IMAGE_TOKENS_MAX = 40_000
 """The dearest published price of one image is ~37,000 tokens (gpt-4o-mini, high detail, 2048 × 2048)."""
@@ -24,15 +23,15 @@ LINES_MAX = 9
 """An attempt has at most this many charge lines, each rounded up by less than a nano-USD."""
 
 
-def ceiling_input(request: Request, models: Sequence[Model]) -> int:
+def ceiling_input(request: Request, models: Lineup) -> int:
     """None of ``models`` can count more input tokens than this."""
     content = request.content
-    template = max([model.template_tokens for model in models])
-    text_bytes = len(request.body) - content.bytes_inline
-    seen = text_bytes + MESSAGE_TOKENS * (1 + len(request.parts)) + IMAGE_TOKENS_MAX * content.images + template
-    if not content.unbounded:
-        return seen
-    return seen + content.unbounded * max(model.context_tokens_max for model in models)
+    seen = len(request.body) + MESSAGE_TOKENS * (1 + len(request.parts)) + models.template_tokens
+    if content.images:
+        seen += IMAGE_TOKENS_MAX * content.images
+    if content.unbounded:
+        seen += content.unbounded * models.context_tokens_max
+    return seen - content.bytes_inline
 
 
 def expected_input(request: Request, model: Model) -> int:
@@ -49,7 +48,7 @@ def ceiling_output(request: Request, output_tokens_max: int) -> int:
     return (output_tokens_max + (len(bytes(predicted)) if predicted else 0)) * request.choices
 
 
-def estimate(request: Request, models: Sequence[Model], output_tokens_max: int) -> Estimate:
+def estimate(request: Request, models: Lineup, output_tokens_max: int) -> Estimate:
     """The hold for ``request`` at the dearest of ``models``."""
     input_tokens = ceiling_input(request, models)
     return Estimate(
@@ -63,16 +62,18 @@ def estimate(request: Request, models: Sequence[Model], output_tokens_max: int) 
 
 def dearest_cost(request: Request, input_tokens: int, output_tokens_max: int, models: Sequence[Model]) -> int:
     """Nano-USD that one attempt at any of ``models`` can cost at most: none is asked for more than it can give."""
-    images = request.content.images
-    outputs = [ceiling_output(request, min(output_tokens_max, model.output_tokens_max)) for model in models]
-    return max(map(ceiling_cost, models, repeat(input_tokens), outputs, repeat(images)))
+    images, dearest = request.content.images, 0
+    for model in models:
+        output = ceiling_output(request, min(output_tokens_max, model.output_tokens_max))
+        dearest = max(dearest, ceiling_cost(model, input_tokens, output, images))
+    return dearest
 
 
 def ceiling_cost(model: Model, input_tokens: int, output_tokens: int, images: int) -> int:
     """Nano-USD if every token were of the dearest component that the model prices on its side."""
     price = model.price
     tokens = price.dearest_input * input_tokens + price.dearest_output * output_tokens
-    most = tokens + price.per_image * images + price.per_request
+    most = tokens + price.per_request + (price.per_image * images if images else 0)
     return round_to_nano(most) + LINES_MAX if most else 0  # what is free is served also when the budget is spent
 
 

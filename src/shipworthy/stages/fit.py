@@ -13,8 +13,7 @@ from shipworthy.stages.estimate import ceiling_input
 
 def output_cap(grant: Grant, request: Request) -> int:
     """What the client asked for (authorize has checked it), else the declared cap; never more than a model can give."""
-    ablest = max(model.output_tokens_max for model in grant.permitted)
-    return min(request.output_tokens_asked or grant.use_case.tokens.output_max, ablest)
+    return min(request.output_tokens_asked or grant.use_case.tokens.output_max, grant.permitted.output_tokens_max)
 
 
 def fit(op: Op, grant: Grant, request: Request, prompt: Prompt, passages: Passages) -> Fitted:

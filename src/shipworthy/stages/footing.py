@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
 
 from shipworthy.model.identity import Principal
 from shipworthy.model.policy import Role, Snapshot, UseCase
-from shipworthy.model.route import Candidate, Model, unmet
+from shipworthy.model.route import Candidate, Lineup, Model, unmet
 from shipworthy.stages.levels import LevelsOf, make_levels
 
 FOOTINGS_MAX = 4_096
@@ -36,7 +36,8 @@ class Known:
         self.snapshot = snapshot
         self.levels_of: LevelsOf = make_levels(snapshot)
         self.footings: dict[tuple[int, str], Footing] = {}
-        self._permitted: dict[str, Candidate] = {}
+        self._lineups: dict[str, Lineup] = {}
+        self._candidates: dict[str, Candidate] = {}
         self._unmet: dict[tuple[str, int], str] = {}
         self._day = -1
 
@@ -49,11 +50,24 @@ class Known:
             del self.footings[next(iter(self.footings))]
         self.footings[id(footing.principal), said] = footing
 
-    def permitted(self, model: Model) -> Candidate:
-        """What the record says of a model that may see the request."""
-        found = self._permitted.get(model.name)
+    def lineup(self, use_case: UseCase, permitted: Sequence[Model]) -> Lineup:
+        """``permitted`` of the use case's models; the same object each time for nearly all requests: those that may use
+        every one."""
+        if len(permitted) < len(use_case.models):
+            return Lineup(permitted)
+        found = self._lineups.get(use_case.name)
         if found is None:
-            found = self._permitted[model.name] = Candidate(model.name, model.provider.name, True, "permitted")
+            found = self._lineups[use_case.name] = Lineup(permitted)
+        return found
+
+    def candidates(self, permitted: Lineup) -> Sequence[Candidate]:
+        """What the record says of models that may see the request."""
+        return [self._candidate(model) for model in permitted]
+
+    def _candidate(self, model: Model) -> Candidate:
+        found = self._candidates.get(model.name)
+        if found is None:
+            found = self._candidates[model.name] = Candidate(model.name, model.provider.name, True, "permitted")
         return found
 
     def unmet(self, model: Model, data_class: int, unix_ns: int) -> str:

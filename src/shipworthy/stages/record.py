@@ -42,7 +42,7 @@ def make_record(
     def record(op: Op, x: Exchange) -> Awaitable[None] | None:
         if not hasattr(x, "principal"):
             code, detail = (x.refusal.code, x.refusal.detail) if hasattr(x, "refusal") else ("decode.client_left", "")
-            op.observe(Refused(str(op.id), code, detail, x.peer))
+            op.observe(Refused(op.id_text, code, detail, x.peer))
             return None
         bodies = bodies_of(snapshot, x)
         row = row_of(snapshot, x, bodies)
@@ -70,7 +70,7 @@ def make_record(
     def told(op: Op, x: Exchange, row: Row) -> Awaitable[None] | None:
         """Whoever listens hears of the row; what is still to be waited for."""
         took(row)
-        op.observe(ended(row))
+        op.observe(ended(row, op.id_text))
         return free(op, x) if x.idempotency_key and hasattr(x, "grant") else None
 
     async def free(op: Op, x: Exchange) -> None:
@@ -106,7 +106,7 @@ def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None) -> Row:
         end_user=x.grant.end_user if hasattr(x, "grant") else "",
         session=x.session,
         release_digest=x.prompt.digest if hasattr(x, "prompt") else "",
-        strategy=route.strategy.value if route else "",
+        strategy=route.strategy if route else "",
         candidates=route.candidates if route else considered.candidates,
         attempts=tuple(x.attempts),
         steps=_steps(x),
@@ -143,7 +143,7 @@ def _known(
         "arrived_unix_ns": op.arrived_unix_ns,
         "environment": snapshot.environment,
         "region": snapshot.region,
-        "kind": op.kind.value,
+        "kind": op.kind,
         "tenant": principal.tenant,
         "team": considered.team,
         "role": considered.role,
@@ -153,8 +153,8 @@ def _known(
         "key_id": principal.key_id,
         "use_case": considered.use_case,
         "alias": considered.alias,
-        "operation": request.operation.value if request else "",
-        "dialect": request.dialect.value if request else "",
+        "operation": request.operation if request else "",
+        "dialect": request.dialect if request else "",
         "mode": considered.mode,
         "data_class": considered.data_class,
         "clearance": considered.clearance,
@@ -211,14 +211,14 @@ def answer_of(x: Exchange) -> Stored | None:
     return Stored(x.op.id, 200, "application/json", b"".join(received.payloads))
 
 
-def ended(row: Row) -> Ended:
+def ended(row: Row, exchange_id: str) -> Ended:
     """What logs and metrics hear of a row."""
     return Ended(
-        exchange_id=str(row.id),
+        exchange_id=exchange_id,
         tenant=row.tenant,
         use_case=row.use_case,
         model=row.model,
-        outcome=row.outcome.value,
+        outcome=row.outcome,
         code=row.refusal_code,
         duration_ms=row.duration_ns / 1e6,
         first_token_ms=row.first_token_ns / 1e6,
@@ -238,8 +238,9 @@ def _steps(x: Exchange) -> tuple[Step, ...]:
         )  # then it was settled
     if charge is not None:
         for place in range(len(steps) - 1, -1, -1):
-            if steps[place].stage == "call":
-                steps[place] = replace(steps[place], tokens=charge.tokens, cost_nano=charge.amount_nano)
+            step = steps[place]
+            if step.stage == "call":
+                steps[place] = Step("call", step.start_ns, step.duration_ns, charge.tokens, charge.amount_nano)
                 break
     return tuple(steps)
 
@@ -259,6 +260,8 @@ def _considered(x: Exchange) -> Considered:
 
 def _receipts(x: Exchange) -> tuple[Receipt, ...]:
     """Of every check in the path, as far as the request came."""
+    if hasattr(x, "hit"):
+        return x.prompt.receipt, x.passages.receipt, *x.screened.receipts, x.hit.receipt
     found: list[Receipt] = []
     if hasattr(x, "prompt"):
         found.append(x.prompt.receipt)
@@ -266,15 +269,13 @@ def _receipts(x: Exchange) -> tuple[Receipt, ...]:
         found.append(x.passages.receipt)
     if hasattr(x, "screened"):
         found.extend(x.screened.receipts)
-    if hasattr(x, "hit"):
-        found.append(x.hit.receipt)
     return tuple(found)
 
 
 def _source(x: Exchange) -> str:
     if hasattr(x, "replay_of"):
-        return Source.REPLAY.value
-    return x.reply.source.value if hasattr(x, "reply") else ""
+        return Source.REPLAY
+    return x.reply.source if hasattr(x, "reply") else ""
 
 
 def _flags(x: Exchange, bodies: Bodies | None) -> tuple[str, ...]:
@@ -282,8 +283,9 @@ def _flags(x: Exchange, bodies: Bodies | None) -> tuple[str, ...]:
     charge, received = getattr(x, "charge", None), x.received
     flags: list[str] = []
     if charge is not None:
-        bases = {line.basis for line in charge.lines}
-        flags += [flag for basis, flag in _BASES if basis in bases]
+        for line in charge.lines:
+            if line.basis in _BASES and _BASES[line.basis] not in flags:
+                flags.append(_BASES[line.basis])
         if charge.overrun_nano > 0:
             flags.append("overrun")
     if received.usage_refused:
@@ -305,7 +307,7 @@ def _flags(x: Exchange, bodies: Bodies | None) -> tuple[str, ...]:
     return tuple(flags)
 
 
-_BASES = ((Basis.COUNTED, "usage_counted"), (Basis.CEILING, "usage_ceiling"))
+_BASES = {Basis.COUNTED: "usage_counted", Basis.CEILING: "usage_ceiling"}
 
 
 def downgraded(uncovered: Mapping[str, str]) -> tuple[str, ...]:

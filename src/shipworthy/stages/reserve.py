@@ -17,13 +17,11 @@ from shipworthy.model.ledger import Estimate, Hold, level_words
 from shipworthy.model.money import NANO_PER_USD
 from shipworthy.model.op import Op
 from shipworthy.model.policy import Level
-from shipworthy.model.route import Model
+from shipworthy.model.route import Lineup
 from shipworthy.ports import Ledger
 from shipworthy.stages.claims import make_claims
 from shipworthy.stages.estimate import estimate
 from shipworthy.stages.fit import output_cap
-
-Models = tuple[Model, ...]
 
 Drafting = Callable[[Op, Grant, Request, Mapping[str, str]], bytes]
 """The row as far as it is known, encoded: what the sweeper records if this worker dies."""
@@ -56,14 +54,14 @@ def make_reserve(ledger: Ledger, draft: Drafting) -> Callable[[Op, Grant, Reques
     return reserve
 
 
-def instead_of(models: Models, levels: Sequence[Level], refusal: Refusal) -> tuple[str, Models]:
+def instead_of(models: Lineup, levels: Sequence[Level], refusal: Refusal) -> tuple[str, Lineup]:
     """The level whose budget refused ``models``, and those of them that it lets serve on: fewer, or none."""
     key = str(refusal.facts.get("level", ""))
     budget = next((level.budget for level in levels if level.key == key), None)
     if refusal.code != "reserve.budget_exhausted" or budget is None:
-        return key, ()
-    instead = tuple(model for model in models if model.name in budget.on_exhausted)
-    return key, instead if len(instead) < len(models) else ()
+        return key, Lineup()
+    instead = Lineup(model for model in models if model.name in budget.on_exhausted)
+    return key, instead if len(instead) < len(models) else Lineup()
 
 
 def worded(refusal: Refusal, ceiling: Estimate) -> Refusal:

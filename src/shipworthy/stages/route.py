@@ -35,7 +35,7 @@ from shipworthy.model.policy import UseCase
 from shipworthy.model.prompt import Fitted
 from shipworthy.model.route import Candidate, Model, Route, Strategy
 from shipworthy.ports import Ledger
-from shipworthy.stages.estimate import dearest_cost, expected_cost
+from shipworthy.stages.estimate import ceiling_output, dearest_cost, expected_cost
 
 EXPLORE_ONE_IN = 20
 TAKEN_MAX = 1_024
@@ -64,10 +64,17 @@ def make_route(fleet: Fleet, ledger: Ledger) -> Callable[[Op, Grant, Hold, Reque
             for place, (score, model) in enumerate(scored)
         ]
         models = tuple([model for _, model in scored])
-        ledger.trim(op, hold, dearest_cost(request, fitted.input_tokens, fitted.output_tokens_max, models))
+        if len(models) < len(grant.permitted) or smaller(request, fitted, hold):
+            ledger.trim(op, hold, dearest_cost(request, fitted.input_tokens, fitted.output_tokens_max, models))
         return Route(models, (*taken, *left), strategy, grant.considered.rules)
 
     return route
+
+
+def smaller(request: Request, fitted: Fitted, hold: Hold) -> bool:
+    """Whether what will be sent can use less than was held for the same models."""
+    held, output = hold.estimate, ceiling_output(request, fitted.output_tokens_max)
+    return fitted.input_tokens < held.input_tokens or output < held.output_tokens
 
 
 def sift(grant: Grant, hold: Hold, fleet: Fleet, now_ns: int) -> tuple[list[Model], tuple[Candidate, ...]]:

@@ -21,16 +21,15 @@ from shipworthy.model.route import Attempt, Model
 
 def settle(op: Op, hold: Hold, grant: Grant, attempts: Sequence[Attempt], received: Received) -> Charge:
     """The stage: lines for every attempt, in order."""
-    models = {model.name: model for model in grant.permitted}
     lines: list[ChargeLine] = []
     tokens = 0
     for attempt in attempts:
-        model = models[attempt.model]
+        model = grant.permitted.by_name[attempt.model]
         usage = used(model, hold.estimate, received) if attempt.first_token_ns else attempt.usage
         if usage is not None:
             lines.extend(model.price.lines(usage, model.name, attempt.number))
             tokens += usage.input + usage.output
-    amount_nano = sum(line.amount_nano for line in lines)
+    amount_nano = sum([line.amount_nano for line in lines])
     return Charge(tuple(lines), amount_nano, max(0, amount_nano - hold.estimate.amount_nano), tokens)
 
 

@@ -48,7 +48,7 @@ class HttpUpstream:
             PATHS[request.operation],
             body,
             traceparent=op.traceparent,
-            request_id=str(op.id),
+            request_id=op.id_text,
             stream=request.stream,
         )
         try:

@@ -63,17 +63,16 @@ class JsonLog:
 
     def __call__(self, observation: Observation) -> None:
         level = level_of(observation)
-        if level < self._level or (
-            isinstance(observation, Refused) and not self._may(self._strangers, observation.code)
-        ):
+        if level < self._level:
             return
-        kind = type(observation)
         if isinstance(observation, Ended) and self._ended is not None:
             line = self._ended.line(self._clock.unix_ns(), level, observation)
             if line:
                 self._writer.put(line)
                 return
-        self.say(level, event_name(kind), asdict(observation))
+        elif isinstance(observation, Refused) and not self._may(self._strangers, observation.code):
+            return
+        self.say(level, event_name(type(observation)), asdict(observation))
 
     def say(self, level: Level, event: str, fields: Mapping[str, Value]) -> None:
         """One line. Texts are redacted, then cut so that the whole line keeps LINE_BYTES_MAX."""
