@@ -6,7 +6,7 @@ spans when a stage rewrites), so that same-dialect traffic is spliced, never reb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -123,7 +123,7 @@ class Request(Struct, frozen=True):
         return self.content.images
 
 
-def content_of(parts: Sequence[Part], *, embeds: bool) -> Content:
+def content_of(parts: tuple[Part, ...], *, embeds: bool) -> Content:
     """What ``parts`` hold. What no count of bytes bounds may fill the chat's context, or each embedded input's."""
     characters = images = bytes_inline = media = 0
     countable = True
