@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,12 @@ class Answer:
         given, self._left = self._left, b""
         return given
 
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        while piece := await self.read():
+            if not take(piece):
+                return True
+        return False
+
     def finish(self) -> None: ...
     def close(self) -> None: ...
 
@@ -168,8 +175,11 @@ class Nowhere:
 
     async def open(self, opening: object) -> None: ...
 
-    async def send(self, payload: bytes) -> None:
-        self.payload_bytes += len(payload)
+    def send(self, payloads: Sequence[bytes]) -> bool:
+        self.payload_bytes += sum(map(len, payloads))
+        return True
+
+    async def drained(self) -> None: ...
 
     async def finish(self, opening: object, payload: bytes) -> None:
         self.payload_bytes += len(payload)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
-from shipworthy.model.chat import Source
+from shipworthy.model.chat import Event, Source
 from shipworthy.model.errors import ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.exchange import Exchange, Outcome
 from shipworthy.model.observation import Failed
@@ -65,17 +65,27 @@ async def admit(x: Exchange, stages: Stages, arrival: Arrival) -> None:
 async def deliver(x: Exchange, stages: Stages, sink: Sink) -> bytes:
     """Sends the answer as it comes, all but its last payload, which is returned."""
     op, grant, request, received, events = x.op, x.grant, x.request, x.received, x.reply.events
+    inspect, encode = stages.inspect, stages.encode
+    last = b""
+
+    def pass_on(came: Sequence[Event]) -> bool:
+        nonlocal last
+        payloads: list[bytes] = []
+        elapsed_ns = op.elapsed_ns()
+        for event in came:
+            payload = encode(op, request, inspect(op, grant, event))
+            received.note(event, payload, elapsed_ns)
+            if event.done:
+                last = payload
+            elif payload:
+                payloads.append(payload)
+        return sink.send(payloads)
+
     if x.reply.stream:
         await sink.open(opening(x))
-    while (event := events.ready() or await anext(events, None)) is not None:
-        inspected = stages.inspect(op, grant, event)
-        payload = stages.encode(op, request, inspected)
-        received.note(event, payload, op.elapsed_ns())
-        if event.done:
-            return payload
-        if payload:
-            await sink.send(payload)
-    return b""
+    while await events.each(pass_on):
+        await sink.drained()
+    return last
 
 
 async def close(x: Exchange, stages: Stages) -> Refusal | None:

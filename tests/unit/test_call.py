@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from shipworthy.kit.builders import an_estimate, an_op
-from shipworthy.kit.calls import a_chat, a_model, a_provider, fitted
-from shipworthy.model.chat import Delta, DeltaKind, Event, Reply
+from shipworthy.kit.calls import a_chat, a_model, a_provider, fitted, into
+from shipworthy.kit.scripted import one_by_one
+from shipworthy.model.chat import Delta, DeltaKind, Event, Reply, Take
 from shipworthy.model.circuit import State
 from shipworthy.model.errors import FailureKind, ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.fleet import Fleet
@@ -47,8 +48,8 @@ class Script:
     def __aiter__(self) -> Script:
         return self
 
-    def ready(self) -> None:
-        """Every event is waited for."""
+    async def each(self, take: Take) -> bool:
+        return await one_by_one(self, take)
 
     async def __anext__(self) -> Event:
         while self.acts:
@@ -144,7 +145,10 @@ def failure(
 
 
 async def drained(reply: Reply) -> list[bytes]:
-    return [event.raw async for event in reply.events]
+    found: list[Event] = []
+    while await reply.events.each(into(found)):
+        pass
+    return [event.raw for event in found]
 
 
 def run(scenario: Callable[[], Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 
 from shipworthy import pipeline
 from shipworthy.kit.builders import an_op
-from shipworthy.model.chat import Event, Source
+from shipworthy.kit.scripted import one_by_one
+from shipworthy.model.chat import Event, Source, Take
 from shipworthy.model.errors import FailureKind, ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.exchange import Exchange, Outcome
 from shipworthy.model.route import Attempt
@@ -45,8 +46,8 @@ class Events:
     def __aiter__(self) -> Events:
         return self
 
-    def ready(self) -> None:
-        """Every event is waited for."""
+    async def each(self, take: Take) -> bool:
+        return await one_by_one(self, take)
 
     async def __anext__(self) -> Event:
         if self.trouble is not None and len(self.left) == 2:
@@ -65,8 +66,11 @@ class Sink:
     async def open(self, opening: object) -> None:
         self.told.append("open")
 
-    async def send(self, payload: bytes) -> None:
-        self.told.append(payload.decode())
+    def send(self, payloads: Sequence[bytes]) -> bool:
+        self.told.extend(payload.decode() for payload in payloads)
+        return True
+
+    async def drained(self) -> None: ...
 
     async def finish(self, opening: object, payload: bytes) -> None:
         self.told.append(f"finish {payload.decode()}")

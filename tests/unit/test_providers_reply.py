@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shipworthy.adapters.providers.reply import StreamedReply, WholeReply
-from shipworthy.kit.calls import said
+from shipworthy.kit.calls import into, said
 from shipworthy.model.chat import Event
 from shipworthy.model.dialects.openai_chat import decode_reply
 from shipworthy.model.errors import FailureKind, ProviderFailure
@@ -41,6 +41,12 @@ class Pieces:
             raise self._failure
         return b""
 
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        while piece := await self.read():
+            if not take(piece):
+                return True
+        return False
+
     def finish(self) -> None:
         self.ended = "finished"
 
@@ -49,8 +55,16 @@ class Pieces:
 
 
 def taken(events: StreamedReply | WholeReply) -> list[Event]:
+    """All of them: the first ones one by one, as the call stage does, then what comes together."""
+
     async def take() -> list[Event]:
-        return [event async for event in events]
+        found: list[Event] = []
+        async for event in events:
+            found.append(event)
+            break
+        while await events.each(into(found)):
+            pass
+        return found
 
     return asyncio.run(take())
 
@@ -69,6 +83,55 @@ def test_however_the_bytes_are_cut_the_events_are_the_same(places: list[int], do
     assert [event.done for event in events] == [False, False, True]
     assert events[-1].raw == b"[DONE]"
     assert answer.ended == ("finished" if done else "")
+
+
+@given(st.lists(st.integers(0, 1_000), max_size=40), st.lists(st.booleans(), max_size=40))
+def test_whoever_has_enough_for_now_misses_nothing(places: list[int], wants: list[bool]) -> None:
+    """As a client does that reads slowly; and nothing is given to whoever has not asked again."""
+    left = list(wants)
+    asked = False
+
+    async def scenario() -> list[Event]:
+        nonlocal asked
+        found: list[Event] = []
+
+        def take(came: Sequence[Event]) -> bool:
+            nonlocal asked
+            assert asked
+            found.extend(came)
+            asked = left.pop(0) if left else True
+            return asked
+
+        reply = StreamedReply(Pieces(cut(HELLO + DONE, places)), 1, ())
+        asked = True
+        while await reply.each(take):
+            asked = True
+        return found
+
+    events = asyncio.run(scenario())
+    assert said(events) == "Hello"
+    assert [event.done for event in events] == [False, False, True]
+
+
+def test_what_is_raised_where_events_are_taken_ends_the_answer() -> None:
+    answer = Pieces([HELLO, DONE])
+
+    def take(came: Sequence[Event]) -> bool:
+        raise ZeroDivisionError
+
+    async def scenario() -> bool:
+        return await StreamedReply(answer, 1, ()).each(take)
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(scenario())
+    assert answer.ended == "closed"
+
+
+def test_events_before_a_failure_are_given_before_it() -> None:
+    found: list[Event] = []
+    with pytest.raises(ProviderFailure):
+        asyncio.run(StreamedReply(Pieces([HELLO + b"data: nonsense\n\n"]), 1, ()).each(into(found)))
+    assert said(found) == "Hello"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_no_line_of_a_payload_is_read_as_a_field() -> None:
 
     async def scenario() -> None:
         answer.start(200, b"")
-        await HttpSink(answer, Dialect.OPENAI_CHAT, "id").send(b'{"a":\n\ndata: [DONE]\n\nevent: error\n 1}')
+        HttpSink(answer, Dialect.OPENAI_CHAT, "id").send([b'{"a":\n\ndata: [DONE]\n\nevent: error\n 1}'])
 
     asyncio.run(scenario())
     events = SseSplitter().feed(bytes(pipe.written).partition(b"\r\n\r\n")[2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from shipworthy.http.errors import error_event, render
@@ -37,11 +39,14 @@ class HttpSink:
     async def open(self, opening: Opening) -> None:
         self._open(opening)
 
-    async def send(self, payload: bytes) -> None:
+    def send(self, payloads: Sequence[bytes]) -> bool:
         answer = self._answer
-        answer.write(framed(payload))
-        if answer.paused:
-            await answer.drained()
+        if payloads:
+            answer.write(b"".join(map(framed, payloads)))
+        return not answer.paused
+
+    async def drained(self) -> None:
+        await self._answer.drained()
 
     async def finish(self, opening: Opening, payload: bytes) -> None:
         if opening.stream:

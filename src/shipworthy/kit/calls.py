@@ -9,7 +9,7 @@ import msgspec
 
 from shipworthy.kit.scripted_log import Log
 from shipworthy.kit.scripted_server import ScriptedServer
-from shipworthy.model.chat import DeltaKind, Event, Request
+from shipworthy.model.chat import DeltaKind, Event, Request, Take
 from shipworthy.model.dialects import openai_chat, openai_embeddings
 from shipworthy.model.money import Component, Price
 from shipworthy.model.op import Op, SystemClock
@@ -76,11 +76,21 @@ class Bench:
         taken = heard if heard is not None else []
         events = await self.upstream.open(an_op(), self.model, request, fitted(request))
         try:
-            async for event in events:
-                taken.append(event)
+            while await events.each(into(taken)):
+                pass
         finally:
             await events.aclose()
         return taken
+
+
+def into(heard: list[Event]) -> Take:
+    """Keeps what comes, and always wants more."""
+
+    def take(events: Sequence[Event]) -> bool:
+        heard.extend(events)
+        return True
+
+    return take
 
 
 def said(events: Sequence[Event], choice: int = 0, kind: DeltaKind = DeltaKind.TEXT) -> str:

@@ -15,7 +15,7 @@ from shipworthy.kit.scripted_log import Ended, Entry, Log
 from shipworthy.kit.scripted_plan import End, Piece, Plan
 from shipworthy.kit.scripted_script import CHAT, EMBEDDINGS, Script
 from shipworthy.manifest.specs import Spec
-from shipworthy.model.chat import Event, Events, Request
+from shipworthy.model.chat import Event, Events, Request, Take
 from shipworthy.model.dialects import openai_chat, openai_embeddings
 from shipworthy.model.errors import FailureKind, ProviderFailure
 from shipworthy.model.op import Op
@@ -93,8 +93,8 @@ class ScriptedReply:
     def __aiter__(self) -> ScriptedReply:
         return self
 
-    def ready(self) -> None:
-        """Every event is waited for."""
+    async def each(self, take: Take) -> bool:
+        return await one_by_one(self, take)
 
     async def __anext__(self) -> Event:
         try:
@@ -109,6 +109,15 @@ class ScriptedReply:
     async def aclose(self) -> None:
         self._entry.end(Ended.CLIENT_LEFT)
         await self._events.aclose()
+
+
+async def one_by_one(events: Events, take: Take) -> bool:
+    """``chat.Flow.each`` of events that come one at a time."""
+    async for event in events:
+        wanted = take((event,))
+        if event.done or not wanted:
+            return not event.done
+    return False
 
 
 async def _whole(entry: Entry, plan: Plan, operation: Ability) -> AsyncGenerator[Event, None]:

@@ -6,7 +6,7 @@ spans when a stage rewrites), so that same-dialect traffic is spliced, never reb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -212,23 +212,35 @@ class Source(StrEnum):
     REPLAY = "replay"  # the stored answer to a repeated Idempotency-Key
 
 
-class Events(Protocol):
+Take = Callable[[Sequence[Event]], bool]
+"""Is given the events that are here together, in order; whether it wants more for now."""
+
+
+class Flow(Protocol):
     """What a provider sends, as it comes. Closed on every exit, also when it was never read."""
 
-    def __aiter__(self) -> Events: ...
-    async def __anext__(self) -> Event: ...
+    async def each(self, take: Take) -> bool:
+        """Gives all events to ``take``, until that wants no more for now; whether there may be more.
 
-    def ready(self) -> Event | None:
-        """The next event, if it is here already; None says nothing about what may come. Raises what ``__anext__`` does."""
+        ``take`` is called where bytes arrive, not in the task that waits here: it must not block, and what it raises is
+        raised here. Raises ProviderFailure where the provider broke off.
+        """
 
     async def aclose(self) -> None: ...
 
 
+class Events(Flow, Protocol):
+    """The same, also one by one."""
+
+    def __aiter__(self) -> Events: ...
+    async def __anext__(self) -> Event: ...
+
+
 class Reply(Struct, frozen=True):
-    """A provider's answer whose first event is here. ``events`` yields the first event too, and is closed on every exit."""
+    """A provider's answer whose first event is here. ``events`` gives the first event too, and is closed on every exit."""
 
     model: Model
     attempt: int  # index in Exchange.attempts
     stream: bool
     source: Source
-    events: Events
+    events: Flow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -41,11 +41,14 @@ class Opening(Struct, frozen=True):
 
 
 class Sink(Protocol):
-    """Where the answer goes. After the client has left, sends do nothing."""
+    """Where the answer goes. After the client has left, sends do nothing, and nobody waits."""
 
     async def open(self, opening: Opening) -> None: ...
-    async def send(self, payload: bytes) -> None:
-        """One payload of the dialect; the sink frames it. Waits while the client does not read."""
+    def send(self, payloads: Sequence[bytes]) -> bool:
+        """Payloads of the dialect; the sink frames each. Whether it may go on at once; else it waits for ``drained``."""
+
+    async def drained(self) -> None:
+        """Returns when the client has read enough of what was sent, or is gone."""
 
     async def finish(self, opening: Opening, payload: bytes) -> None:
         """The last payload and the end of the answer; opens it first when nothing was sent yet."""

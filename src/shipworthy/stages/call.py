@@ -9,13 +9,12 @@ provider answered with an error status, because such a provider may bill what it
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn
 
 from msgspec.structs import replace
 
-from shipworthy.model.chat import Event, Events, Reply, Request, Source
+from shipworthy.model.chat import Event, Events, Reply, Request, Source, Take
 from shipworthy.model.errors import RETRY_ELSEWHERE, FailureKind, ProviderFailure, Refusal, StoreUnavailable
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.ledger import Hold
@@ -134,7 +133,7 @@ class _Attempt:
         self._deadline_s = 0.0
         self._deadline: Deadline | None = None
         self._noted = False
-        self._head: deque[Event] = deque()
+        self._head: Sequence[Event] = ()
         self._events: Events | None = None
 
     async def start(self, upstream: Upstream, fitted: Fitted) -> Reply:
@@ -182,47 +181,46 @@ class _Attempt:
             self._fleet.released(self._model)
             raise
 
-    def __aiter__(self) -> _Attempt:
-        return self
+    async def each(self, take: Take) -> bool:
+        """As ``chat.Flow`` wants it. What ``take`` raises is no failure of the provider's."""
+        trouble: list[BaseException] = []
 
-    async def __anext__(self) -> Event:
-        if self._noted and not self._head:
-            raise StopAsyncIteration
-        return self.ready() or self._seen(await self._next())
+        def hear(events: Sequence[Event]) -> bool:
+            for event in events:
+                if event.usage is not None or event.done:
+                    self._seen(event)
+            try:
+                return take(events)
+            except BaseException as reason:  # noqa: BLE001  # raised below
+                trouble.append(reason)
+                return False
 
-    def ready(self) -> Event | None:
-        if self._head:
-            return self._seen(self._head.popleft())
-        if self._noted:
-            return None
-        assert self._events is not None
-        try:
-            event = self._events.ready()
-        except BaseException as reason:  # noqa: BLE001  # whatever it is, the place is given back
-            self._fail(reason)
-        return self._seen(event) if event is not None else None
+        head, self._head = self._head, ()
+        if (not head or hear(head)) and not self._noted:
+            await self._listen(hear)
+        if trouble:
+            raise trouble[0]
+        return not self._noted
 
-    def _seen(self, event: Event) -> Event:
-        """``event``, and what it says of the attempt."""
-        if event.usage is not None and event.usage.basis is Basis.REPORTED:
-            self._fleet.of(self._model).learned_output(event.usage.output)
-            self._tokens = event.usage.input + event.usage.output
-        if event.done:
-            self._succeeded()
-        return event
-
-    async def _next(self) -> Event:
+    async def _listen(self, hear: Take) -> None:
         assert self._events is not None
         if self._deadline is None:
             self._deadline = Deadline(self._deadline_s)
         try:
             with self._deadline:
-                return await anext(self._events)
-        except StopAsyncIteration:
-            broken = ProviderFailure(FailureKind.BROKEN, "the stream ended before it was done", sent=True)
-            self._fail(broken)
+                more = await self._events.each(hear)
+            if not more and not self._noted:
+                raise ProviderFailure(FailureKind.BROKEN, "the stream ended before it was done", sent=True)
         except BaseException as reason:  # noqa: BLE001  # a cancel too must give the place back
             self._fail(reason)
+
+    def _seen(self, event: Event) -> None:
+        """What ``event`` says of the attempt."""
+        if event.usage is not None and event.usage.basis is Basis.REPORTED:
+            self._fleet.of(self._model).learned_output(event.usage.output)
+            self._tokens = event.usage.input + event.usage.output
+        if event.done:
+            self._succeeded()
 
     async def aclose(self) -> None:
         """Ends the attempt wherever it is; the provider sees its connection close unless the reply was complete."""
@@ -308,9 +306,9 @@ class _Attempt:
         return Usage(input=expected_input(self._request, self._model), basis=Basis.COUNTED)
 
 
-async def _until_first_delta(events: Events) -> deque[Event]:
+async def _until_first_delta(events: Events) -> list[Event]:
     """The events up to the first that carries content or ends the reply. Raises ProviderFailure when none comes."""
-    head: deque[Event] = deque()
+    head: list[Event] = []
     async for event in events:
         head.append(event)
         if event.deltas or event.finish or event.done:

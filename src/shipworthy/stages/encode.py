@@ -26,12 +26,13 @@ def encode(op: Op, request: Request, event: Event) -> bytes:
 
     Usage is always asked of the upstream; a chat stream whose client did not ask is given none of it.
     """
+    raw = event.raw
+    if not event.usage_only and USAGE not in raw:
+        return raw
     asked_here_only = request.stream and not request.include_usage and request.dialect is Dialect.OPENAI_CHAT
     if not asked_here_only:
-        return event.raw
-    if event.usage_only:
-        return b""
-    return without_usage(event.raw)
+        return raw
+    return b"" if event.usage_only else without_usage(raw)
 
 
 def without_usage(payload: bytes) -> bytes:

@@ -11,7 +11,7 @@ Why not a library: sending and reading through it cost more than all that the ga
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -110,8 +110,28 @@ class HttpAnswer:
             raise self._fail(FailureKind.BROKEN, str(reason)) from reason
         self._bytes_left -= len(piece)
         if self._bytes_left < 0:
-            raise self._fail(FailureKind.INVALID, "the answer is larger than reply_bytes_max")
+            raise self._too_large()
         return piece
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        if self._inflater is not None or self._failed is not None:
+            while piece := await self.read():
+                if not take(piece):
+                    return True
+            return False
+
+        def within(piece: bytes) -> bool:
+            self._bytes_left -= len(piece)
+            return self._bytes_left >= 0 and take(piece)
+
+        try:
+            more = await self._wire.pour(self._incoming, within)
+        except ProviderFailure as failure:
+            self._failed = failure
+            raise
+        if self._bytes_left < 0:
+            raise self._too_large()
+        return more
 
     async def _inflated(self, unpack: Inflater) -> bytes:
         while True:
@@ -123,6 +143,9 @@ class HttpAnswer:
                     raise ValueError("the compressed body ended half-way")
                 return b""
             self._pieces = unpack.pieces(packed)
+
+    def _too_large(self) -> ProviderFailure:
+        return self._fail(FailureKind.INVALID, "the answer is larger than reply_bytes_max")
 
     def _fail(self, kind: FailureKind, words: str) -> ProviderFailure:
         self._failed = ProviderFailure(kind, words, sent=True, status=self.status)

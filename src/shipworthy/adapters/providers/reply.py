@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from shipworthy.adapters.providers import failures
 from shipworthy.adapters.providers.transport import Answer
-from shipworthy.model.chat import Event
+from shipworthy.model.chat import Event, Take
 from shipworthy.model.dialects.openai_chat import decode_event
 from shipworthy.model.dialects.sse import Framed, SseSplitter
 from shipworthy.model.errors import FailureKind, ProviderFailure
@@ -45,8 +45,10 @@ class WholeReply:
             self._answer.close()
             raise
 
-    def ready(self) -> None:
-        """One event, which is waited for."""
+    async def each(self, take: Take) -> bool:
+        async for event in self:
+            take((event,))
+        return False
 
     async def aclose(self) -> None:
         self._over = True
@@ -59,75 +61,120 @@ class StreamedReply:
     A stream that ends without it is whole if every choice had finished: then the mark is made up. Else it is BROKEN.
     """
 
-    __slots__ = ("_answer", "_choices", "_ended", "_finished", "_heard", "_over", "_secrets", "_splitter", "_waiting")
+    __slots__ = (
+        "_answer", "_choices", "_ended", "_finished", "_heard", "_over", "_secrets", "_splitter", "_take", "_trouble",
+        "_waiting",
+    )  # fmt: skip
 
     def __init__(self, answer: Answer, choices: int, secrets: Sequence[str]) -> None:
         self._answer = answer
         self._choices = choices
         self._secrets = secrets
         self._splitter = SseSplitter()
-        self._waiting: deque[Framed] = deque()
+        self._take: Take = self._keep
+        self._waiting: deque[Event] = deque()  # came with one that was asked for alone
+        self._trouble: BaseException | None = None  # to be raised behind what came before it
         self._finished: set[int] = set()
         self._heard = False  # an event came
         self._ended = False  # no more bytes will come
-        self._over = False  # no more events will be given
+        self._over = False  # no more events will come
 
     def __aiter__(self) -> StreamedReply:
         return self
 
     async def __anext__(self) -> Event:
-        if self._over:
+        if not self._waiting:
+            self._take = self._keep
+            await self._more()
+        if not self._waiting:
             raise StopAsyncIteration
+        return self._waiting.popleft()
+
+    async def each(self, take: Take) -> bool:
+        if self._waiting:
+            waiting = tuple(self._waiting)
+            self._waiting.clear()
+            if not take(waiting):
+                return not self._over or self._trouble is not None
+        self._take = take
+        return await self._more()
+
+    def _keep(self, events: Sequence[Event]) -> bool:
+        self._waiting.extend(events)
+        return False
+
+    async def _more(self) -> bool:
+        """Lets events come until whoever takes them wants no more for now; whether there may be more."""
         try:
-            while not self._waiting:
+            while not self._over and self._trouble is None:
                 if self._ended:
-                    return self._without_mark()
-                await self._more()
+                    self._take((self._mark(),))
+                elif await self._answer.pour(self._came):
+                    break
+                else:
+                    self._ended = True
+                    if not self._given(self._splitter.end()):
+                        break
+            if self._trouble is not None and not self._waiting:
+                raise self._trouble
         except BaseException as reason:  # cancelled: the provider sees it at once
             raise self._failed(reason) from reason
-        return self._take()
+        return not self._over
 
-    def ready(self) -> Event | None:
-        return self._take() if self._waiting else None
-
-    def _take(self) -> Event:
-        name, payload = self._waiting.popleft()
+    def _came(self, piece: bytes) -> bool:
+        """Bytes came. Whether more are wanted; if not, why is known here."""
         try:
-            event = decode_event(payload, name)
-            if event.done and not self._heard:
-                raise ProviderFailure(FailureKind.INVALID, "the stream holds nothing but its end", sent=True)
-        except BaseException as reason:
-            raise self._failed(reason) from reason
+            framed = self._splitter.feed(piece)
+        except ProviderFailure as failure:
+            self._trouble = failure
+            return False
+        return self._given(framed)
+
+    def _given(self, framed: Sequence[Framed]) -> bool:
+        """Gives the events of what was ``framed``, up to the first that is none. Whether more are wanted."""
+        events: list[Event] = []
+        try:
+            for name, payload in framed:
+                event = decode_event(payload, name)
+                if event.finish:
+                    self._finished.update([choice for choice, _ in event.finish])
+                if event.done:
+                    self._end_said(first=not events and not self._heard)
+                    events.append(event)
+                    break
+                events.append(event)
+        except Exception as reason:  # noqa: BLE001 - whatever it is, it is raised where events are waited for
+            self._trouble = reason
+        if not events:
+            return self._trouble is None
         self._heard = True
-        if event.finish:
-            self._finished.update([choice for choice, _ in event.finish])
-        if event.done:
-            self._over = True
-            self._waiting.clear()
-            self._answer.finish()
-        return event
+        try:
+            wanted = self._take(events)
+        except Exception as reason:  # noqa: BLE001 - the same
+            self._trouble, wanted = reason, False
+        return wanted and not self._over and self._trouble is None
+
+    def _end_said(self, *, first: bool) -> None:
+        if first:
+            raise ProviderFailure(FailureKind.INVALID, "the stream holds nothing but its end", sent=True)
+        self._over = True
+        self._answer.finish()
+
+    def _mark(self) -> Event:
+        """The end that was not said. Raises ProviderFailure where it is none."""
+        if len(self._finished) < self._choices:
+            raise ProviderFailure(FailureKind.BROKEN, "the stream ended before its answer did", sent=True)
+        self._over = True
+        return Event(raw=DONE, done=True)
 
     def _failed(self, reason: BaseException) -> BaseException:
         """Ends the answer; what is to be raised."""
         self._end()
         return told(reason, self._answer, self._secrets) if isinstance(reason, ProviderFailure) else reason
 
-    async def _more(self) -> None:
-        chunk = await self._answer.read()
-        if chunk:
-            self._waiting.extend(self._splitter.feed(chunk))
-        else:
-            self._ended = True
-            self._waiting.extend(self._splitter.end())
-
-    def _without_mark(self) -> Event:
-        if len(self._finished) < self._choices:
-            raise ProviderFailure(FailureKind.BROKEN, "the stream ended before its answer did", sent=True)
-        self._over = True
-        return Event(raw=DONE, done=True)
-
     def _end(self) -> None:
         self._over = True
+        self._trouble = None
         self._waiting.clear()
         self._answer.close()
 

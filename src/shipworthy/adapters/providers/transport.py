@@ -7,6 +7,7 @@ one POST is sent at most once on the wire (again only when provably no byte of i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -21,6 +22,12 @@ class Answer(Protocol):
 
     async def read(self) -> bytes:
         """The next piece of the body, decompressed; b"" at its end. Raises ProviderFailure, then and ever after."""
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """Gives every piece to ``take`` where it arrives, until that wants no more for now; whether there may be more.
+
+        ``take`` neither blocks nor raises. Raises what ``read`` does.
+        """
 
     def finish(self) -> None:
         """Everything wanted was read: the connection is kept if the body ends within a moment, else closed."""

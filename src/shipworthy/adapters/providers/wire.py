@@ -1,7 +1,8 @@
 """One connection to a provider: sends a request, reads its answer, and knows when both are over.
 
-Callbacks of the loop do the work; a coroutine only waits for a change. There is no task and, on a kept connection, no timer
-for each request: one alarm stays set, and when it rings it looks whether the silence has really lasted that long.
+Callbacks of the loop do the work, up to giving a stream's bytes on (``pour``); a coroutine only waits for a change. There is
+no task and, on a kept connection, no timer for each request: one alarm stays set, and when it rings it looks whether the
+silence has really lasted that long.
 
 Why a reset: a connection that ends before its answer does is ended by a reset, never politely. Closing would first deliver
 what is unsent, and some servers take a mere close for a client that still listens; either is billed.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from shipworthy.adapters.providers.framing import Garbled, Incoming
@@ -43,11 +45,11 @@ class Home(Protocol):
 
 
 class Wire(asyncio.Protocol):
-    """A connection. It carries one request at a time: ``send``, then ``head``, then ``read`` until b""."""
+    """A connection. It carries one request at a time: ``send``, then ``head``, then ``read`` until b"", or ``pour``."""
 
     __slots__ = (
         "_alarm", "_alarm_s", "_clogged", "_due_s", "_glance", "_held", "_home", "_incoming", "_lingering", "_loop",
-        "_silence_s", "_transport", "_unsent", "_waiter", "idle_since_s", "over",
+        "_pour", "_silence_s", "_transport", "_unsent", "_waiter", "idle_since_s", "over",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, home: Home) -> None:
@@ -58,7 +60,8 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._glance: Glance | None = None
         self._incoming: Incoming | None = None  # None: no request is on it
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._pour: Callable[[bytes], bool] | None = None  # takes what comes, while somebody waits
         self._unsent: memoryview | None = None
         self._clogged = False  # the loop takes no more bytes to send
         self._held = False  # nothing is read: too much lies here unread
@@ -113,11 +116,29 @@ class Wire(asyncio.Protocol):
                 raise incoming.failure
             await self._change()
         if self._held and self._incoming is incoming:
-            self._held = False
-            self._due_s = self._loop.time() + self._silence_s
-            assert self._transport is not None
-            self._transport.resume_reading()
+            self._read_on()
         return piece
+
+    async def pour(self, incoming: Incoming, take: Callable[[bytes], bool]) -> bool:
+        """Gives the body's bytes to ``take`` where they arrive, with no task in between, until it wants no more for now.
+
+        Whether there may be more. Raises ProviderFailure.
+        """
+        while True:
+            piece = incoming.take()
+            if piece:
+                if self._held and self._incoming is incoming:
+                    self._read_on()
+                if not take(piece):
+                    return True
+            elif incoming.whole:
+                return False
+            elif incoming.failure is not None:
+                raise incoming.failure
+            else:
+                self._pour = take
+                if await self._change():
+                    return True
 
     def linger(self, incoming: Incoming) -> None:
         """Nothing more is wanted of the answer: it may end within LINGER_S, else the connection does."""
@@ -163,6 +184,8 @@ class Wire(asyncio.Protocol):
         elif incoming.arrived:
             if not self._lingering:
                 self._due_s = self._loop.time() + self._silence_s
+            if self._pour is not None and self._poured(incoming, self._pour):
+                return
             if incoming.buffered > READ_BUFFER_BYTES and not self._held:
                 assert self._transport is not None
                 self._held = True
@@ -186,6 +209,23 @@ class Wire(asyncio.Protocol):
         self._send_more()
 
     # ------------------------------------------------------------------------------------- inside
+
+    def _poured(self, incoming: Incoming, take: Callable[[bytes], bool]) -> bool:
+        """Pours what has come; whether there is nothing to wake anybody for."""
+        assert self._waiter is not None
+        if self._waiter.done():  # cancelled: what comes now is nobody's
+            return False
+        piece = incoming.take()
+        if piece and not take(piece):
+            self._wake(sated=True)
+        return True
+
+    def _read_on(self) -> None:
+        """Room was made: reads from the socket again."""
+        assert self._transport is not None
+        self._held = False
+        self._due_s = self._loop.time() + self._silence_s
+        self._transport.resume_reading()
 
     def _shut(self) -> bool:
         return self.over or self._transport is None or self._transport.is_closing()
@@ -242,14 +282,17 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
         self._home.lost(self)
 
-    async def _change(self) -> None:
+    async def _change(self) -> bool:
+        """Waits for one. Whether it is that who was poured to wants no more."""
         waiter = self._waiter = self._loop.create_future()
-        await waiter
+        sated: bool = await waiter
+        return sated
 
-    def _wake(self) -> None:
+    def _wake(self, *, sated: bool = False) -> None:
+        self._pour = None
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            waiter.set_result(sated)
 
     def _ring_at(self, due_s: float) -> None:
         """Looks after the silence at ``due_s``, or earlier if the alarm is set already."""

@@ -101,20 +101,19 @@ class Answer:
 
     def write(self, piece: bytes) -> None:
         """A piece of an answer that was started."""
-        assert self.started
-        assert not self.ended
+        assert self.started and not self.ended
         first = not self._gathered and not self._unsent_head
+        if first and (turn := self._way.now()) != self._turn:
+            self._turn = turn
+            if piece and not self._bodiless and not self.gone:
+                self._way.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+            return
         self._gathered.append(piece)
         self._gathered_bytes += len(piece)
         if self._gathered_bytes > JOINED_BYTES_MAX:
             self._send()
         elif first:
-            turn = self._way.now()
-            if turn == self._turn:
-                self._way.soon(self._send)
-            else:
-                self._turn = turn
-                self._send()
+            self._way.soon(self._send)
 
     def end(self, piece: bytes = b"") -> None:
         """The last piece, and the end of the answer."""

@@ -25,6 +25,7 @@ Count = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
 Time = Annotated[int, Meta(ge=0, le=2**53)]
 Nothing = Annotated[list[None], Meta(max_length=0)] | None
 DELTA: Path = ("choices", 0, "delta", "content")
+TEXT = DeltaKind.TEXT
 MESSAGE: Path = ("choices", 0, "message", "content")
 
 
@@ -118,9 +119,12 @@ def usual_event(payload: bytes, event_name: str) -> Event | None:
         return None
     if not said.choices:
         return Event(payload, event_name, (), (), usage, False, usage is not None)
-    (choice,) = said.choices
-    reason, index = choice.finish_reason, choice.index or 0
-    deltas = deltas_of(choice.delta, index, DELTA)
+    choice = said.choices[0]
+    reason, index, delta = choice.finish_reason, choice.index or 0, choice.delta
+    if delta.content and not (delta.reasoning_content or delta.reasoning):
+        deltas: tuple[Delta, ...] = (Delta(index, TEXT, delta.content, DELTA),)
+    else:
+        deltas = deltas_of(delta, index, DELTA)
     return Event(payload, event_name, deltas, ((index, reason),) if reason else (), usage)
 
 
@@ -139,7 +143,7 @@ def usual_reply(body: bytes) -> Event | None:
 
 def deltas_of(said: Said, choice: int, path: Path) -> tuple[Delta, ...]:
     content, thought, again = said.content, said.reasoning_content, said.reasoning
-    spoken: tuple[Delta, ...] = (Delta(choice, DeltaKind.TEXT, content, path),) if content else ()
+    spoken: tuple[Delta, ...] = (Delta(choice, TEXT, content, path),) if content else ()
     if thought:
         spoken += (Delta(choice, DeltaKind.REASONING, thought, (*path[:-1], "reasoning_content")),)
     if again:  # servers that send both names say the same twice
