@@ -9,21 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-
-from msgspec import Struct
 
 from shipworthy.adapters.identity.development import DevelopmentIssuer, open_development_issuer
 from shipworthy.adapters.identity.issuers import Issuers
 from shipworthy.adapters.identity.settings import identity_settings
 from shipworthy.adapters.leasing.ledger import LeasedLedger
 from shipworthy.adapters.leasing.quotas import ProviderQuotas
-from shipworthy.adapters.policy.cel import compile_condition
-from shipworthy.adapters.prices.table import price_of
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
-from shipworthy.adapters.providers.reach import ModelServer as ModelServer
-from shipworthy.adapters.providers.reach import Reach
+from shipworthy.adapters.providers.reach import ModelServer, Reach
 from shipworthy.adapters.store.acts import StoreActs
 from shipworthy.adapters.store.alerts import StoreAlerts
 from shipworthy.adapters.store.assertions import assert_store
@@ -36,7 +31,6 @@ from shipworthy.adapters.store.keyring import Keyring, open_keyring
 from shipworthy.adapters.store.keys import StoreKeys
 from shipworthy.adapters.store.ledger import LEASES_CHANNEL, PostgresLedger
 from shipworthy.adapters.store.listen import listen
-from shipworthy.adapters.store.months import prepare_months
 from shipworthy.adapters.store.pause_cache import PauseCache
 from shipworthy.adapters.store.pauses import CHANNEL as PAUSES_CHANNEL
 from shipworthy.adapters.store.pauses import StorePauses
@@ -44,11 +38,11 @@ from shipworthy.adapters.store.pool import Store, StoreRole
 from shipworthy.adapters.store.recorder import PostgresRecorder
 from shipworthy.adapters.store.repeats import StoreRepeats
 from shipworthy.adapters.store.spend_watch import StoreSpendWatch
-from shipworthy.adapters.store.sweep import StoreSweeper, holders
+from shipworthy.adapters.store.sweep import StoreSweeper
 from shipworthy.adapters.store.vault import Vault
+from shipworthy.launch import Launch
 from shipworthy.manifest.files import Texts
-from shipworthy.manifest.load import Loaded as Loaded
-from shipworthy.manifest.load import load
+from shipworthy.manifest.load import Loaded
 from shipworthy.model.errors import StartRefused
 from shipworthy.model.fleet import Fleet
 from shipworthy.model.identity import Credentials, Principal
@@ -61,28 +55,9 @@ from shipworthy.stages.identify import Identify, make_identify
 from shipworthy.stages.path import stages_of
 from shipworthy.stages.record import Took
 from shipworthy.standard import PROVIDERS
+from shipworthy.standard import read_manifest as read_manifest
 
 STORE_LOOK_S = 1.0
-
-
-class Launch(Struct, frozen=True, tag=True):
-    """All that a process needs to begin."""
-
-    name: str  # "worker 1": how its log calls it
-    config: str
-    texts: dict[str, bytes]  # what the manifest's files held when it was put in force
-    process_id: str
-    store_url: str
-    models: dict[str, ModelServer]
-    metrics_path: str
-
-    def __repr__(self) -> str:  # the store's URL and the texts hold secrets
-        return f"Launch({self.name}, {self.process_id})"
-
-
-def read_manifest(path: Path, *, require_references: bool = True, given: Texts | None = None) -> Loaded:
-    """The manifest at ``path`` with the built-in adapters, ``given`` what its files held. Raises ManifestRefused."""
-    return load(path, None, PROVIDERS, compile_condition, price_of, require_references=require_references, given=given)
 
 
 def rehearse(loaded: Loaded, models: Mapping[str, ModelServer]) -> None:
@@ -109,17 +84,6 @@ def store_urls(config: Path) -> tuple[str, str]:
             "start the server (`shipworthy serve`) beside this command",
         )
     return cluster.url, cluster.migrate_url
-
-
-async def check_store(url: str) -> Sequence[str]:
-    """Raises StartRefused, in words, for a store that no process could work with; the workers that hold something in it.
-
-    Its months are made, so that nothing is recorded outside of them.
-    """
-    async with Store(url) as store:
-        await assert_store(store)
-        await prepare_months(store)  # before the first row comes
-        return await holders(store)
 
 
 class Ground:

@@ -20,12 +20,13 @@ from psycopg.rows import dict_row
 from tests.conftest import StoreUrls
 from tests.journey.deployment import MANIFEST, PROVIDER_KEY, said
 
-from shipworthy.bootstrap import DataWorker, Ground, Launch, development_issuer, read_manifest
+from shipworthy.bootstrap import DataWorker, Ground, development_issuer, read_manifest
 from shipworthy.http.edge import DataPlane
 from shipworthy.http.wire.answer import Answer
 from shipworthy.http.wire.request import Request
 from shipworthy.kit.scripted_config import ScriptedConfig
 from shipworthy.kit.scripted_server import ScriptedServer
+from shipworthy.launch import Launch
 from shipworthy.model.observation import Failed, Observation
 from shipworthy.model.op import uuid7
 from shipworthy.ports import TokenWish

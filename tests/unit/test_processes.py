@@ -13,8 +13,10 @@ import pytest
 
 from shipworthy.adapters.embedded.llama import State
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
-from shipworthy.bootstrap import DataWorker, Launch, ModelServer
+from shipworthy.adapters.providers.reach import ModelServer
+from shipworthy.bootstrap import DataWorker
 from shipworthy.http.protocol import EdgeProtocol
+from shipworthy.launch import Launch
 from shipworthy.manifest.deployment import Bind
 from shipworthy.model.errors import StartRefused
 from shipworthy.process import control
@@ -52,7 +54,7 @@ def test_a_process_that_does_not_read_holds_nobody_up(monkeypatch: pytest.Monkey
         async def heard(child: Child, message: object) -> None:
             return
 
-        child = Child("no.module", "worker 1", heard, Nursery())
+        child = Child("worker", "worker 1", heard, Nursery())
         child._channel = await Channel.over(ours)
         began = time.monotonic()
         await child.send(Reload("one", TEXTS, {}))
@@ -160,7 +162,7 @@ def test_told_to_stop_while_it_comes_up_it_goes_down_in_order() -> None:
         server = SimpleNamespace(bind=Bind("127.0.0.1", 0))
         supervisor.loaded = SimpleNamespace(deployment=SimpleNamespace(server=server))  # type: ignore[assignment]
         supervisor._stopping, supervisor.started = asyncio.Event(), asyncio.Event()
-        supervisor._control, supervisor._workers = Child("no.module", "control", heard, Nursery()), []
+        supervisor._control, supervisor._workers = Child("worker", "control", heard, Nursery()), []
         supervisor._supervise = lambda *_: asyncio.Event().wait()  # type: ignore[method-assign, assignment]
         supervisor.stop()
         tasks: list[asyncio.Task[None]] = []

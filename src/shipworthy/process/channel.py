@@ -11,7 +11,8 @@ import socket
 import msgspec
 from msgspec import Struct
 
-from shipworthy.bootstrap import Launch, ModelServer
+from shipworthy.adapters.providers.reach import ModelServer
+from shipworthy.launch import Launch
 
 MESSAGE_BYTES_MAX = 32 << 20
 """A manifest with all its tenants' files, in base64."""

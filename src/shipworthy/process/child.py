@@ -21,12 +21,12 @@ SEND_S_MAX = 2.0
 
 
 class Child:
-    """One process of ``module``. Its id changes at every spawn: holds belong to a process, not to a place."""
+    """One process of its kind. Its id changes at every spawn: holds belong to a process, not to a place."""
 
     def __init__(
-        self, module: str, name: str, heard: Callable[[Child, Message], Awaitable[None]], nursery: Nursery
+        self, kind: str, name: str, heard: Callable[[Child, Message], Awaitable[None]], nursery: Nursery
     ) -> None:
-        self.module = module
+        self.kind = kind
         self.name = name
         self.process_id = ""
         self.ready = asyncio.Event()
@@ -51,7 +51,7 @@ class Child:
         with theirs:
             fds = [theirs.fileno(), *(each.fileno() for each in sockets)]
             try:
-                self._process = await self._nursery.birth(self.module, self.name, fds)
+                self._process = await self._nursery.birth(self.kind, self.name, fds)
             except BaseException:
                 ours.close()
                 raise

@@ -14,11 +14,12 @@ from typing import Any
 import uvicorn
 
 from shipworthy.adapters.telemetry.metrics import exposition
-from shipworthy.bootstrap import Control, Launch, launch_control, read_manifest
+from shipworthy.bootstrap import Control, launch_control, read_manifest
 from shipworthy.console.app import make_console
 from shipworthy.http.admin import make_admin
 from shipworthy.http.metrics_page import metrics_app
 from shipworthy.http.protocol import EdgeProtocol
+from shipworthy.launch import Launch
 from shipworthy.manifest.files import Texts
 from shipworthy.model.errors import StartRefused, StoreUnavailable
 from shipworthy.process.alerting import alert_for_ever

@@ -5,16 +5,14 @@ one thread and no loop, reads no manifest and opens nothing: what it copies are 
 back in a tenth of a second instead of a whole one, and many workers share their memory. It loads while the supervisor
 brings PostgreSQL up, and ends with the supervisor.
 
-``python -m shipworthy.process.forking FD``, a SOCK_SEQPACKET. It is asked ``MODULE NAME…``, with what the process inherits
-beside it, and says ``born PID`` or ``refused WHY``; later, at any time, ``ended PID STATUS``. The process is
-``MODULE.begin(*fds)``.
+``python -m shipworthy.process.forking FD``, a SOCK_SEQPACKET. It is asked ``KIND NAME…``, with what the process inherits
+beside it, and says ``born PID`` or ``refused WHY``; later, at any time, ``ended PID STATUS``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import select
 import signal
@@ -28,8 +26,7 @@ from typing import NamedTuple, TextIO
 MESSAGE_BYTES_MAX = 4096
 FDS_MAX = 8
 SHOWN_CHARS_MAX = 15  # what Linux keeps of a process's name
-LOADED = ("shipworthy.process.worker", "shipworthy.adapters.telemetry.tallies")
-"""What is loaded before the first fork. What only the control plane needs it loads by itself, while workers start."""
+WORKER, CONTROL = "worker", "control"
 
 
 class Started(NamedTuple):
@@ -66,7 +63,7 @@ def start(log: TextIO | None = None) -> Started:
 class Birth(NamedTuple):
     """What a new process is to be."""
 
-    module: str
+    kind: str
     name: str
     fds: tuple[int, ...]
 
@@ -75,7 +72,14 @@ class Birth(NamedTuple):
         os.setsid()
         with contextlib.suppress(OSError):  # only Linux has it; `ps -o comm` and `top` show it
             Path("/proc/self/comm").write_text(f"sw {self.name}"[:SHOWN_CHARS_MAX])
-        importlib.import_module(self.module).begin(*self.fds)
+        if self.kind == WORKER:
+            from shipworthy.process import worker
+
+            worker.begin(*self.fds)
+        else:
+            from shipworthy.process import control
+
+            control.begin(*self.fds)
 
 
 class Forking:
@@ -106,9 +110,9 @@ class Forking:
                     said, fds = b"", []
                 if not said:
                     return None
-                module, _, name = said.decode().partition(" ")
+                kind, _, name = said.decode().partition(" ")
                 if self._fork(fds):
-                    return Birth(module, name, tuple(fds))
+                    return Birth(kind, name, tuple(fds))
 
     def _fork(self, fds: list[int]) -> bool:
         """Whether this is the new process."""
@@ -156,12 +160,18 @@ def _alone() -> bool:
     return threading.active_count() == 1
 
 
-def main(fd: int) -> None:
-    asked = socket.socket(fileno=fd)
-    for module in LOADED:
-        importlib.import_module(module)
+def _load() -> None:
+    """What a worker needs. What only the control plane needs it loads by itself, while workers start."""
+    import shipworthy.adapters.telemetry.tallies
+    import shipworthy.process.worker  # noqa: F401
+
     gc.collect()
     gc.freeze()  # no look for garbage writes on pages that are shared
+
+
+def main(fd: int) -> None:
+    asked = socket.socket(fileno=fd)
+    _load()
     born = Forking(asked).wait()
     if born is not None:
         born.live()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shipworthy.adapters.embedded.llama import LlamaChild, LlamaSettings, State
 from shipworthy.adapters.embedded.postgres import EmbeddedPostgres
 from shipworthy.adapters.providers.llama_cpp import LlamaCppConfig
-from shipworthy.adapters.store.lost_keys import refuse_lost_keys
-from shipworthy.adapters.store.migrate import apply, login_of, plan
-from shipworthy.bootstrap import Loaded, ModelServer
+from shipworthy.adapters.providers.reach import ModelServer
+from shipworthy.manifest.load import Loaded
 from shipworthy.model.errors import StartRefused
 from shipworthy.model.observation import Lifecycle
 from shipworthy.model.op import Observe
@@ -40,16 +39,22 @@ class Ground:
             self._postgres = EmbeddedPostgres(store.path, progress=self._progress)
             cluster = self._postgres.start()
             self.store_url = cluster.url
+            from shipworthy.adapters.store.migrate import apply, login_of  # loaded while PostgreSQL starts
+
             apply(cluster.migrate_url, login_of(cluster.url), progress=self._progress)
         else:
             assert store.url is not None
             self.store_url = store.url.reveal()
             self._managed(store.migrate_url.reveal() if store.migrate_url else "")
+        from shipworthy.adapters.store.lost_keys import refuse_lost_keys
+
         refuse_lost_keys(self.store_url, self._loaded.deployment.keys_file)
         self.prepare(self._loaded)
 
     def _managed(self, migrate_url: str) -> None:
         """A managed store is migrated only when asked; a schema that is behind refuses the start."""
+        from shipworthy.adapters.store.migrate import apply, login_of, plan
+
         if self._migrate:
             if not migrate_url:
                 raise StartRefused(
@@ -61,6 +66,21 @@ class Ground:
             raise StartRefused(
                 "store.schema_behind", f"the schema lacks {names}", "run `shipworthy serve --migrate` once"
             )
+
+    async def check(self) -> Sequence[str]:
+        """Raises StartRefused, in words, for a store that no process could work with; the workers that hold something in it.
+
+        Its months are made, so that nothing is recorded outside of them.
+        """
+        from shipworthy.adapters.store.assertions import assert_store
+        from shipworthy.adapters.store.months import prepare_months
+        from shipworthy.adapters.store.pool import Store
+        from shipworthy.adapters.store.sweep import holders
+
+        async with Store(self.store_url) as store:
+            await assert_store(store)
+            await prepare_months(store)  # before the first row comes
+            return await holders(store)
 
     def prepare(self, loaded: Loaded) -> None:
         """Starts the local models that ``loaded`` names and does not have yet. Raises StartRefused."""

@@ -61,13 +61,13 @@ class Nursery:
         self._answer: asyncio.Future[Process] | None = None
         self._looking: set[asyncio.Task[None]] = set()
 
-    async def birth(self, module: str, name: str, fds: Sequence[int]) -> Process:
-        """A new process that is ``module.begin(*fds)``, by their numbers there. Raises OSError when none is to be had."""
+    async def birth(self, kind: str, name: str, fds: Sequence[int]) -> Process:
+        """A new process that inherits ``fds`` and goes by ``name``. Raises OSError when none is to be had."""
         async with self._turn:
             started = self._open()
             self._answer = asyncio.get_running_loop().create_future()
             try:
-                socket.send_fds(started.ours, [f"{module} {name}".encode()], fds)
+                socket.send_fds(started.ours, [f"{kind} {name}".encode()], fds)
                 async with asyncio.timeout(LOAD_S_MAX):
                     return await self._answer
             except (TimeoutError, asyncio.CancelledError) as unanswered:

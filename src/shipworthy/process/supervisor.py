@@ -11,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from shipworthy.adapters.providers.reach import ModelServer
 from shipworthy.adapters.telemetry.fanout import fan
-from shipworthy.adapters.telemetry.metrics import Metrics
-from shipworthy.bootstrap import Launch, Loaded, check_store, read_manifest, rehearse
+from shipworthy.launch import Launch
 from shipworthy.manifest.deployment import Deployment
+from shipworthy.manifest.load import Loaded
 from shipworthy.model.errors import StartRefused, StoreUnavailable
 from shipworthy.model.observation import Failed, Lifecycle, Reloaded
 from shipworthy.model.op import Observe
@@ -28,10 +30,13 @@ from shipworthy.process.certificates import place, refuse_ended, show
 from shipworthy.process.channel import Dead, Degraded, Drain, Message, Ready, Reload
 from shipworthy.process.channel import Reloaded as Answer
 from shipworthy.process.child import BACKOFF_S_MAX, Child
+from shipworthy.process.forking import CONTROL, WORKER
 from shipworthy.process.ground import Ground, refused
+from shipworthy.process.interpreter import SWITCH_S
 from shipworthy.process.nursery import Nursery
 from shipworthy.process.sockets import bind
 from shipworthy.process.watch import Watch
+from shipworthy.standard import read_manifest
 
 LOOK_S = 0.2
 DEAD_REMEMBERED = 100
@@ -51,8 +56,8 @@ class Supervisor:
         self.config = config
         self.loaded: Loaded = read_manifest(config)
         self._metrics = tempfile.TemporaryDirectory(prefix="shipworthy-metrics-")
-        observe = self._observe = fan(observe, Metrics(Path(self._metrics.name), "supervisor"))
-        self.ground = Ground(self.loaded, migrate=migrate, observe=observe, progress=progress)
+        self._observe = observe
+        self.ground = Ground(self.loaded, migrate=migrate, observe=lambda said: self._observe(said), progress=progress)
         self.started = asyncio.Event()
         self.address = ""
         self.admin_address = ""
@@ -62,10 +67,9 @@ class Supervisor:
         self._reload_asked = asyncio.Event()
         self._watch = Watch(self.loaded.files)
         self._workers = [
-            Child("shipworthy.process.worker", f"worker {n + 1}", self._hear, nursery)
-            for n in range(self.loaded.deployment.server.workers)
+            Child(WORKER, f"worker {n + 1}", self._hear, nursery) for n in range(self.loaded.deployment.server.workers)
         ]
-        self._control = Child("shipworthy.process.control", "control", self._hear, nursery)
+        self._control = Child(CONTROL, "control", self._hear, nursery)
         self._dead: deque[str] = deque(maxlen=DEAD_REMEMBERED)
         self._earlier: list[str] = []  # workers of servers before this one that held something when it started
         self._refused = ""  # why the newest manifest is not in force
@@ -77,9 +81,10 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
-        tasks = [asyncio.create_task(self._supervise(self._control, ()))]  # it loads while the ground comes up
+        sys.setswitchinterval(SWITCH_S)  # what waits for PostgreSQL is not to wait for what loads meanwhile
+        tasks: list[asyncio.Task[None]] = []
         try:
-            await self._stand()
+            await self._stand(tasks)
             await self._start(tasks)
             if self._earlier:
                 tasks.append(asyncio.create_task(self._bury()))
@@ -90,13 +95,19 @@ class Supervisor:
     def stop(self) -> None:
         self._stopping.set()
 
-    async def _stand(self) -> None:
+    async def _stand(self, tasks: list[asyncio.Task[None]]) -> None:
         """Brings up what processes stand on. Raises StartRefused here, in words, rather than in each of them."""
+        up = asyncio.create_task(asyncio.to_thread(self.ground.up))
         try:
-            await asyncio.to_thread(self.ground.up)
-        except StoreUnavailable as away:
-            raise StartRefused("store.unreachable", f"the store does not answer: {away}", "check store.url") from away
-        holding = await check_store(self.ground.store_url)
+            self._observe = await asyncio.to_thread(_measured, self._observe, Path(self._metrics.name))
+            tasks.append(asyncio.create_task(self._supervise(self._control, ())))  # it loads while the ground comes up
+        finally:
+            try:
+                await up
+            except StoreUnavailable as away:
+                why = f"the store does not answer: {away}"
+                raise StartRefused("store.unreachable", why, "check store.url") from away
+        holding = await self.ground.check()
         if self.loaded.deployment.store.path is not None:  # nobody else serves from an embedded store
             self._earlier.extend(holding)
         self._grounded.set()
@@ -199,6 +210,7 @@ class Supervisor:
                 raise refused(f"{', '.join(fixed)} can't change while the server runs; restart it")
             refuse_ended(self.loaded.deployment, loaded.deployment)
             await asyncio.to_thread(self.ground.prepare, loaded)
+            rehearse = await asyncio.to_thread(_rehearsal)
             rehearse(loaded, self.ground.model_servers())
         except Exception as no:  # noqa: BLE001  # whatever a file provokes, the manifest in force stays
             if not isinstance(no, StartRefused):
@@ -267,6 +279,22 @@ def fixed_at_start(old: Deployment, new: Deployment) -> list[str]:
         != (new.telemetry.otlp_endpoint, place(new.telemetry.prometheus)),
     }
     return [name for name, differs in sections.items() if differs]
+
+
+def _measured(observe: Observe, folder: Path) -> Observe:
+    """``observe``, counted too. Loads what takes longest, while PostgreSQL starts: the store's library and the metrics'."""
+    import shipworthy.adapters.store.assertions
+    import shipworthy.adapters.store.migrate  # noqa: F401
+    from shipworthy.adapters.telemetry.metrics import Metrics
+
+    return fan(observe, Metrics(folder, "supervisor"))
+
+
+def _rehearsal() -> Callable[[Loaded, Mapping[str, ModelServer]], None]:
+    """What only a reload needs is loaded then, in a thread."""
+    from shipworthy.bootstrap import rehearse
+
+    return rehearse
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

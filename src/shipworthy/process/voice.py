@@ -12,7 +12,8 @@ import uvloop
 from shipworthy.adapters.telemetry.fanout import fan
 from shipworthy.adapters.telemetry.logs import capture_stdlib, console_log
 from shipworthy.adapters.telemetry.metrics import Metrics
-from shipworthy.bootstrap import Launch, Loaded
+from shipworthy.launch import Launch
+from shipworthy.manifest.load import Loaded
 from shipworthy.model.errors import StartRefused
 from shipworthy.model.exchange import Row
 from shipworthy.model.observation import Lifecycle

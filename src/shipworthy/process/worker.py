@@ -7,10 +7,11 @@ import signal
 import socket
 from pathlib import Path
 
-from shipworthy.bootstrap import DataWorker, Launch, launch_worker, read_manifest
+from shipworthy.bootstrap import DataWorker, launch_worker, read_manifest
 from shipworthy.http.edge import DataPlane
 from shipworthy.http.wire.bounds import CONNECTIONS_MAX, FILES_EACH
 from shipworthy.http.wire.server import Server
+from shipworthy.launch import Launch
 from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
 from shipworthy.process.interpreter import settle
 from shipworthy.process.serving import context_of, strangers
