@@ -257,4 +257,6 @@ def test_the_loop_is_watched_and_losses_are_counted(metrics, tmp_path):
     asyncio.run(watched())
     metrics(TelemetryDegraded("traces", "down", 2))
     assert samples(tmp_path, "shipworthy_loop_lag_seconds_sum")[""] > 0.3
+    late = samples(tmp_path, "shipworthy_loop_lag_seconds_bucket")
+    assert late['le="+Inf"'] - late['le="0.1"'] > 15, "a stall weighs as much as it lasts"
     assert samples(tmp_path, "shipworthy_telemetry_dropped_total") == {'sink="log"': 5, 'sink="traces"': 2}

@@ -23,7 +23,7 @@ OTHER = "other"
 
 DURATION_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 21, 34, 60, 120, 300)
 FIRST_TOKEN_S = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.2, 1.8, 3, 5, 10, 20, 30)
-LOOP_LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
+LOOP_LAG_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
@@ -115,7 +115,9 @@ class Families:
         self.first_token = self._histogram(
             "first_token_seconds", "From arrival to the first token.", who[1:], FIRST_TOKEN_S
         )
-        self.loop_lag = self._histogram("loop_lag_seconds", "How late the event loop was.", (), LOOP_LAG_S)
+        self.loop_lag = self._histogram(
+            "loop_lag_seconds", "How late the event loop was, at moments 20 ms apart.", (), LOOP_LAG_S
+        )
         self.in_flight = self._gauge("in_flight", "Requests in hand.", (), "livesum")
         self.circuit = self._gauge(
             "circuit_state", "0 closed, 1 half-open, 2 open; the worst.", ("provider", "model"), "livemax"

@@ -17,7 +17,6 @@ Money is never read off metrics: the charged-USD counter is a float, for dashboa
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -53,8 +52,7 @@ if TYPE_CHECKING:
     from shipworthy.adapters.telemetry.families import Families
     from shipworthy.adapters.telemetry.tallies import Tallies
 
-LOOP_TICK_S = 0.25
-WRITE_EVERY_S = LOOP_TICK_S
+WRITE_EVERY_S = 0.25
 CIRCUIT_STATES = {"closed": 0, "half-open": 1, "half_open": 1, "open": 2}
 
 
@@ -120,14 +118,14 @@ class Metrics:
         self._losses.append((sink, read, 0))
 
     async def watch_loop(self) -> None:
-        """Measures how late the event loop is and writes what ended, four times a second, until it is cancelled."""
-        lag = self._families.loop_lag.child()
-        while True:
-            due_s = time.monotonic() + LOOP_TICK_S
-            await asyncio.sleep(LOOP_TICK_S)
-            lag.observe(max(0.0, time.monotonic() - due_s))
-            self.look_at_losses()
-            self.write_through()
+        """Measures how late the event loop is; writes that and what ended, four times a second, until it is cancelled."""
+        from shipworthy.adapters.telemetry.loop_watch import LoopWatch
+
+        await LoopWatch(self._families.loop_lag.child()).run(WRITE_EVERY_S, self._tick)
+
+    def _tick(self) -> None:
+        self.look_at_losses()
+        self.write_through()
 
     def look_at_losses(self) -> None:
         for place, (sink, read, told) in enumerate(self._losses):
