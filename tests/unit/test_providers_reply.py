@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -125,6 +126,37 @@ def test_what_is_raised_where_events_are_taken_ends_the_answer() -> None:
     with pytest.raises(ZeroDivisionError):
         asyncio.run(scenario())
     assert answer.ended == "closed"
+
+
+def test_a_stream_that_is_over_leaves_nothing_to_the_collector() -> None:
+    """What it holds, its request's body among it, is gone with it, not when somebody looks for garbage."""
+
+    class Holder:
+        def __init__(self) -> None:
+            self.reply = StreamedReply(Pieces([HELLO[:50], HELLO[50:], DONE]), 1, ())
+            self.events: list[Event] = []
+
+        def take(self, came: Sequence[Event]) -> bool:
+            self.events.extend(came)
+            return len(self.events) != 1
+
+    async def scenario() -> int:
+        holder = Holder()
+        while await holder.reply.each(holder.take):
+            pass
+        return len(holder.events)
+
+    async def played() -> int:
+        await scenario()
+        gc.collect()
+        gc.disable()
+        try:
+            assert await scenario() == 3
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert asyncio.run(played()) == 0
 
 
 def test_events_before_a_failure_are_given_before_it() -> None:

@@ -71,7 +71,7 @@ class StreamedReply:
         self._choices = choices
         self._secrets = secrets
         self._splitter = SseSplitter()
-        self._take: Take = self._keep
+        self._take: Take | None = None  # while somebody waits for more than one
         self._waiting: deque[Event] = deque()  # came with one that was asked for alone
         self._trouble: BaseException | None = None  # to be raised behind what came before it
         self._finished: set[int] = set()
@@ -84,7 +84,6 @@ class StreamedReply:
 
     async def __anext__(self) -> Event:
         if not self._waiting:
-            self._take = self._keep
             await self._more()
         if not self._waiting:
             raise StopAsyncIteration
@@ -97,9 +96,14 @@ class StreamedReply:
             if not take(waiting):
                 return not self._over or self._trouble is not None
         self._take = take
-        return await self._more()
+        try:
+            return await self._more()
+        finally:
+            self._take = None  # it knows us: let it go, or the collector has to
 
-    def _keep(self, events: Sequence[Event]) -> bool:
+    def _give(self, events: Sequence[Event]) -> bool:
+        if self._take is not None:
+            return self._take(events)
         self._waiting.extend(events)
         return False
 
@@ -108,7 +112,7 @@ class StreamedReply:
         try:
             while not self._over and self._trouble is None:
                 if self._ended:
-                    self._take((self._mark(),))
+                    self._give((self._mark(),))
                 elif await self._answer.pour(self._came):
                     break
                 else:
@@ -149,7 +153,7 @@ class StreamedReply:
             return self._trouble is None
         self._heard = True
         try:
-            wanted = self._take(events)
+            wanted = self._give(events)
         except Exception as reason:  # noqa: BLE001 - the same
             self._trouble, wanted = reason, False
         return wanted and not self._over and self._trouble is None
