@@ -72,7 +72,13 @@ class Authority:
         )
 
     def issue(
-        self, name: str = "server", address: str = "127.0.0.1", from_days: int = -1, to_days: int = 30, *, host: str = ""
+        self,
+        name: str = "server",
+        address: str = "127.0.0.1",
+        from_days: int = -1,
+        to_days: int = 30,
+        *,
+        host: str = "",
     ) -> Issued:
         """A certificate for ``address``, or for ``host`` where one is given: in files that are called after ``name``."""
         key = ec.generate_private_key(ec.SECP256R1())

@@ -502,5 +502,3 @@ def test_bodies_both_ways_with_a_slow_reader(size: int, tmp_path: Path) -> None:
             assert (await client.answer())[2] == body
 
     uvloop.run(story())
-
-

@@ -313,7 +313,9 @@ def test_a_client_authority_that_is_none(described: Path, people: Authority) -> 
 @pytest.mark.parametrize(
     ("to_days", "words"), [(-1, "the certificate expired on"), (3, "the certificate ends on"), (20, "")]
 )
-def test_an_end_that_is_near_or_past_is_a_warning(to_days: int, words: str, described: Path, authority: Authority) -> None:
+def test_an_end_that_is_near_or_past_is_a_warning(
+    to_days: int, words: str, described: Path, authority: Authority
+) -> None:
     """No refusal: a server that does not start is of no help to whoever must replace the file."""
     issued = authority.issue("near", from_days=-9, to_days=to_days)
     put(described, issued.cert, issued.key)

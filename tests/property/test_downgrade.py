@@ -17,7 +17,7 @@ from shipworthy.model.identity import Grant
 from shipworthy.model.ledger import Hold
 from shipworthy.model.policy import Level
 from shipworthy.model.prompt import Fitted
-from shipworthy.model.route import Strategy
+from shipworthy.model.route import Lineup, Strategy
 from shipworthy.stages.claims import make_claims
 from shipworthy.stages.estimate import dearest_cost, estimate
 from shipworthy.stages.reserve import make_reserve
@@ -25,7 +25,7 @@ from shipworthy.stages.route import make_route
 
 REQUEST = a_chat()
 OUTPUT = 1_000
-FITTED = Fitted(OUTPUT, estimate(REQUEST, (a_priced_model("any", 1),), OUTPUT).input_tokens, {})
+FITTED = Fitted(OUTPUT, estimate(REQUEST, Lineup([a_priced_model("any", 1)]), OUTPUT).input_tokens, {})
 MODELS = {
     name: a_priced_model(name, price, output)
     for name, price, output in (
@@ -35,7 +35,7 @@ MODELS = {
         ("free", 0, 9),
     )
 }
-COSTS = {name: estimate(REQUEST, (model,), OUTPUT).amount_nano for name, model in MODELS.items()}
+COSTS = {name: estimate(REQUEST, Lineup([model]), OUTPUT).amount_nano for name, model in MODELS.items()}
 KEYS = ("team=t", "tenant", "use_case=support")
 
 names = st.lists(st.sampled_from([*MODELS, "elsewhere"]), max_size=3, unique=True)

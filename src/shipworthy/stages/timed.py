@@ -21,23 +21,25 @@ def timed(stage: str, run: Callable[P, T]) -> Callable[P, T]:
         op.steps.append(Step(stage, began_ns - op.began_ns, op.clock.monotonic_ns() - began_ns, refused=code))
 
     async def run_async(op: Op, *args: Any) -> Any:
-        began_ns = op.clock.monotonic_ns()
+        now_ns = op.clock.monotonic_ns
+        began_ns = now_ns()
         try:
             said = await run(op, *args)  # type: ignore[call-arg,arg-type,misc]
         except BaseException as reason:
             refused(op, began_ns, reason)
             raise
-        op.steps.append(Step(stage, began_ns - op.began_ns, op.clock.monotonic_ns() - began_ns))
+        op.steps.append(Step(stage, began_ns - op.began_ns, now_ns() - began_ns))
         return said
 
     def run_sync(op: Op, *args: Any) -> Any:
-        began_ns = op.clock.monotonic_ns()
+        now_ns = op.clock.monotonic_ns
+        began_ns = now_ns()
         try:
             said = run(op, *args)  # type: ignore[call-arg,arg-type]
         except BaseException as reason:
             refused(op, began_ns, reason)
             raise
-        op.steps.append(Step(stage, began_ns - op.began_ns, op.clock.monotonic_ns() - began_ns))
+        op.steps.append(Step(stage, began_ns - op.began_ns, now_ns() - began_ns))
         return said
 
     return run_async if inspect.iscoroutinefunction(run) else run_sync  # type: ignore[return-value]
