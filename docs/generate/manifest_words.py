@@ -217,6 +217,8 @@ KINDS: dict[str, str] = {
     "headers": "sent with every request; values by reference only",
     "proxy": "address of an HTTP proxy; none is ever taken from the environment",
     "ca_file": "authorities to trust instead of the machine's",
+    "client_cert": "the certificate that the provider is shown (mTLS), in PEM; never shown to a proxy",
+    "client_key": "its private key in PEM, not encrypted",
     "output_cap_field": "the field in which the cap on output is sent, where the client named none",
     "ask_usage": "ask for usage on streams; `false` for a server that rejects `stream_options`",
     "idle_ms_max": "between two pieces of an answer",

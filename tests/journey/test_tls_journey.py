@@ -197,7 +197,7 @@ def test_certificates_are_renewed_without_a_restart(
 
             ended = authority.issue("ended", from_days=-3, to_days=-1)
             put(tmp_path, ended.cert, ended.key)
-            await_true(lambda: "the new certificate expired at" in running.log)
+            await_true(lambda: "the new certificate of server expired at" in running.log)
             assert shown(running.admin, authority) == before
 
             fresh = authority.issue("fresh")

@@ -34,7 +34,9 @@ def refuse_ended(old: Deployment, new: Deployment) -> None:
         if not looked.begins <= now < looked.ends:
             when = f"expired at {looked.ends}" if now >= looked.ends else f"begins at {looked.begins}"
             raise StartRefused(
-                f"{name}.tls", f"the new certificate {when}; the one before is still shown", "get one that holds now"
+                "tls.ended",
+                f"the new certificate of {name} {when}; the one before is still shown",
+                "get one that holds now",
             )
 
 

@@ -13,7 +13,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
@@ -23,6 +23,9 @@ from shipworthy.adapters.providers.race import first_of
 from shipworthy.adapters.providers.tunnel import Tunnel
 from shipworthy.adapters.providers.wire import Wire
 from shipworthy.model.errors import FailureKind, ProviderFailure, StartRefused
+
+if TYPE_CHECKING:  # what looks at certificates takes its time to import, and is not always wanted
+    from shipworthy.manifest.certificates import Certificate
 
 FOREIGN: tuple[tuple[type[OSError], str], ...] = (
     (TimeoutError, "no connection in time"),
@@ -60,10 +63,14 @@ Dialled = TypeVar("Dialled", Wire, Tunnel)
 class Dialler:
     """Makes connections to one provider."""
 
-    def __init__(self, to: Place, proxy: Proxy | None, tls: ssl.SSLContext | None, connect_s: float) -> None:
+    def __init__(
+        self, to: Place, proxy: Proxy | None, tls: ssl.SSLContext | None, connect_s: float, ca_file: Path | None = None
+    ) -> None:
         self._to = to
         self._proxy = proxy
         self._tls = tls
+        meets_proxy = proxy is not None and proxy.place.tls
+        self._hop_tls = tls_context(ca_file) if meets_proxy else tls  # a proxy is shown no certificate of ours
         self._connect_s = connect_s
         next_hop = proxy.place if proxy else to
         self._addresses = Addresses(next_hop.host, next_hop.port)
@@ -82,7 +89,7 @@ class Dialler:
         """The next hop, over the first of its addresses that answers."""
         hop = self._proxy.place if self._proxy else self._to
         loop = asyncio.get_running_loop()
-        tls, name = (self._tls, hop.host) if hop.tls else (None, None)
+        tls, name = (self._hop_tls, hop.host) if hop.tls else (None, None)
 
         async def attempt(address: str) -> Dialled:
             _, protocol = await loop.create_connection(made, address, hop.port, ssl=tls, server_hostname=name)
@@ -127,8 +134,9 @@ def unsent(words: str) -> ProviderFailure:
 
 
 @lru_cache(maxsize=16)
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Certificates and host names are verified; ``ca_file`` replaces the machine's authorities. Raises StartRefused."""
+def tls_context(ca_file: Path | None, certificate: Certificate | None = None) -> ssl.SSLContext:
+    """Certificates and host names are verified; ``ca_file`` replaces the machine's authorities, ``certificate`` is ours to
+    show. Raises StartRefused."""
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as reason:  # ssl.SSLError among them
@@ -140,4 +148,19 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         ) from reason
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    if certificate is not None:
+        _show(certificate, context)
     return context
+
+
+def _show(certificate: Certificate, context: ssl.SSLContext) -> None:
+    from shipworthy.manifest.certificates import CertificateUnusable
+
+    try:
+        certificate.load(context)
+    except CertificateUnusable as unusable:
+        raise StartRefused(
+            "provider.client_cert",
+            f"client_cert and client_key cannot be used: {unusable.what}",
+            f"give {unusable.wanted}",
+        ) from unusable

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from msgspec import Struct
@@ -26,6 +27,9 @@ from shipworthy.adapters.providers.pool import Pool
 from shipworthy.adapters.providers.wire import Wire
 from shipworthy.model.errors import FailureKind, ProviderFailure
 from shipworthy.model.route import Timeouts
+
+if TYPE_CHECKING:  # what looks at certificates takes its time to import, and is not always wanted
+    from shipworthy.manifest.certificates import Certificate
 
 REQUEST_ID = "x-client-request-id"  # OpenAI logs it, others pass it over
 OF_EACH_REQUEST = ("content-length", "traceparent", REQUEST_ID)
@@ -42,6 +46,7 @@ class Endpoint(Struct, frozen=True):
     reply_bytes_max: int
     proxy: str = ""
     ca_file: Path | None = None
+    certificate: Certificate | None = None  # that the provider is shown
 
     def __repr__(self) -> str:  # headers and proxy hold secrets
         return f"Endpoint({self.base_url})"
@@ -53,8 +58,8 @@ class HttpTransport:
     def __init__(self, endpoint: Endpoint, paths: tuple[str, ...]) -> None:
         to, proxy = place(endpoint.base_url, "provider.base_url"), proxy_at(endpoint.proxy)
         encrypts = to.tls or (proxy is not None and proxy.place.tls)
-        tls = tls_context(endpoint.ca_file) if encrypts else None
-        dialler = Dialler(to, proxy, tls, endpoint.timeouts.connect_ms / 1_000)
+        tls = tls_context(endpoint.ca_file, endpoint.certificate if to.tls else None) if encrypts else None
+        dialler = Dialler(to, proxy, tls, endpoint.timeouts.connect_ms / 1_000, endpoint.ca_file)
         self._heads = {path: head(endpoint, to, proxy, path) for path in paths}
         self._pool = Pool(dialler.dial, endpoint.keepalive_ms / 1_000)
         self._stream_silence_s = max(endpoint.idle_ms_max, endpoint.timeouts.first_token_ms) / 1_000

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from shipworthy.adapters.providers.http import Endpoint
+from shipworthy.manifest.reference import PLACEHOLDER
 from shipworthy.manifest.specs import Beside, Config, Referable, Secret
 from shipworthy.model.errors import StartRefused
 from shipworthy.model.route import Timeouts
+
+if TYPE_CHECKING:  # what looks at certificates takes its time to import, and is not always wanted
+    from shipworthy.manifest.certificates import Certificate
 
 OutputCapField = Literal["max_tokens", "max_completion_tokens"]
 IDLE_MS_MAX = 60_000
@@ -57,6 +61,8 @@ class HttpConfig(Config):
     headers: Headers = Field(default_factory=dict)  # sent with every request; values by reference only
     proxy: Secret | None = None  # an HTTP proxy's address, by reference; none is ever taken from the environment
     ca_file: Beside | None = None  # authorities to trust instead of the machine's
+    client_cert: Secret | None = None  # the certificate that the provider is shown, in PEM
+    client_key: Secret | None = None  # its key
     output_cap_field: OutputCapField = "max_tokens"
     ask_usage: bool = True  # False for a server that rejects stream_options
     idle_ms_max: int = Field(default=IDLE_MS_MAX, ge=100, le=3_600_000)  # between two pieces of an answer
@@ -77,7 +83,33 @@ class HttpConfig(Config):
             reply_bytes_max=self.reply_bytes_max,
             proxy=self.proxy.reveal() if self.proxy else "",
             ca_file=self.ca_file,
+            certificate=self._certificate(),
         )
+
+    @model_validator(mode="after")
+    def _looked_at(self) -> Self:
+        """A certificate that no provider could be shown is a problem of the manifest."""
+        if (self.client_cert is None) != (self.client_key is None):
+            raise ValueError("client_cert and client_key go together: one of them stands alone")
+        if self.client_cert is not None and str(getattr(self, "base_url", "")).startswith("http:"):
+            raise ValueError("client_cert: a certificate is shown over https only")
+        certificate = self._certificate()
+        if certificate is not None and PLACEHOLDER not in (certificate.chain.reveal(), certificate.key.reveal()):
+            from shipworthy.manifest.certificates import CertificateUnusable
+
+            try:
+                certificate.look()
+            except CertificateUnusable as unusable:
+                which = "client_key" if unusable.which == "key" else "client_cert"
+                raise ValueError(f"{which}: {unusable.what}; wanted: {unusable.wanted}") from None
+        return self
+
+    def _certificate(self) -> Certificate | None:
+        if self.client_cert is None or self.client_key is None:
+            return None
+        from shipworthy.manifest.certificates import Certificate
+
+        return Certificate(self.client_cert, self.client_key)
 
     def secrets(self, credentials: Secret | None) -> tuple[str, ...]:
         """What must never be quoted from an answer, longest first."""

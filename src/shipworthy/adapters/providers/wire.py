@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -31,6 +32,13 @@ CLOSED_EARLY = "the connection was closed before an answer"
 BAD_HEAD = "the answer's head is not HTTP, or too large"
 BAD_BODY = "the answer ended half-way or its framing is garbled"
 RESET = "the connection was reset"
+OURS_NOT_TAKEN = "the provider does not take our certificate"
+NOT_TAKEN = frozenset((
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED", "TLSV1_ALERT_UNKNOWN_CA", "TLSV1_ALERT_ACCESS_DENIED",
+    "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED", "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+))  # fmt: skip
+"""What TLS 1.3 tells us when we believe to be through already; the other side never was, so it has read no request."""
 ENDED_HERE = "the connection was closed from this side"
 
 
@@ -255,16 +263,18 @@ class Wire(asyncio.Protocol):
         elif reason is None and incoming.end():
             self._done(incoming)
             self._wake()
+        elif isinstance(reason, ssl.SSLError) and reason.reason in NOT_TAKEN:
+            self._fail(FailureKind.CONNECT, f"{OURS_NOT_TAKEN} ({reason.reason.replace('_', ' ').lower()})", sent=False)
         elif isinstance(reason, OSError) and not incoming.arrived:
             why = f" ({reason.strerror})" if reason.strerror else ""
             self._fail(FailureKind.BROKEN, RESET + why)
         else:
             self._fail(FailureKind.BROKEN, BAD_BODY if incoming.arrived else CLOSED_EARLY)
 
-    def _fail(self, kind: FailureKind, words: str) -> None:
+    def _fail(self, kind: FailureKind, words: str, *, sent: bool = True) -> None:
         incoming, self._incoming = self._incoming, None
         assert incoming is not None
-        incoming.fail(ProviderFailure(kind, words, sent=True))
+        incoming.fail(ProviderFailure(kind, words, sent=sent))
         self._end(reset=True)
         self._wake()
 
