@@ -136,7 +136,6 @@ def test_what_is_not_built_is_said(reference: dict[str, str]) -> None:
     text = str(json_schema(PROVIDERS))
     assert text.count("'deprecated': True") > 5
     for key in (
-        "server.tls",
         "use_cases.NAME.guards",
         "use_cases.NAME.prompt",
         "corpora",
