@@ -23,9 +23,9 @@ from shipworthy.model.observation import AttemptFailed
 from shipworthy.model.op import Op
 from shipworthy.model.prompt import Fitted
 from shipworthy.model.quoting import unquoted
-from shipworthy.model.route import Attempt, Model, Route
+from shipworthy.model.route import Attempt, Model, Provider, Route
 from shipworthy.ports import Ledger, Quotas, Upstream
-from shipworthy.stages.deadline import Deadline
+from shipworthy.stages.deadline import Deadline, Deadlines
 from shipworthy.stages.estimate import ceiling_cost, ceiling_output, expected_input
 
 HEAD_EVENTS_MAX = 64
@@ -37,6 +37,15 @@ Call = Callable[[Op, Route, Request, Fitted, Hold, list[Attempt]], Awaitable[Rep
 def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger, quotas: Quotas) -> Call:
     """The stage, over the providers that can be reached and what is known of them."""
 
+    known: Deadlines | None = None
+
+    def deadlines() -> Deadlines:
+        nonlocal known
+        loop = asyncio.get_running_loop()
+        if known is None or known.loop is not loop:
+            known = Deadlines(loop)
+        return known
+
     async def call(
         op: Op, route: Route, request: Request, fitted: Fitted, hold: Hold, attempts: list[Attempt]
     ) -> Reply:
@@ -44,13 +53,13 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger, q
         for model in route.models:
             if op.left:
                 break
-            if any(attempt.sent for attempt in attempts) and not fleet.may_retry(op.clock.monotonic_ns()):
+            if attempts and any(attempt.sent for attempt in attempts) and not fleet.may_retry(op.clock.monotonic_ns()):
                 break
             mine = _within(fitted, model)
             await _cover(op, ledger, hold, route, model, request, mine, attempts)
             attempt = _Attempt(op, model, request, fleet, quotas, attempts)
             try:
-                return await attempt.start(upstreams[model.provider.name], mine)
+                return await attempt.start(upstreams[model.provider.name], mine, deadlines())
             except ProviderFailure as failure:
                 last = failure
                 if failure.kind not in RETRY_ELSEWHERE:
@@ -76,6 +85,7 @@ async def _cover(
     try:
         if not attempts:  # the hold was trimmed to the dearest model of the route, no further
             await ledger.announce(op, hold)
+            return
         needed_nano = _needed(route, model, request, fitted, attempts)
         if needed_nano > hold.estimate.amount_nano:
             hold.estimate = (await ledger.raise_to(op, hold, needed_nano)).estimate
@@ -112,7 +122,7 @@ class _Attempt:
     """One call of one model, from taking a place to the row that is kept of it; its events are the reply's."""
 
     __slots__ = (
-        "_attempts", "_began_ns", "_deadline", "_deadline_s", "_events", "_first_ns", "_fleet", "_head", "_model", "_noted",
+        "_attempts", "_began_ns", "_deadline", "_events", "_first_ns", "_fleet", "_head", "_model", "_noted",
         "_op", "_quotas", "_request", "_started_ns", "_taken", "_tokens",
     )  # fmt: skip
 
@@ -130,25 +140,25 @@ class _Attempt:
         self._began_ns = op.clock.monotonic_ns()
         self._started_ns = op.elapsed_ns()
         self._first_ns = 0
-        self._deadline_s = 0.0
         self._deadline: Deadline | None = None
         self._noted = False
         self._head: Sequence[Event] = ()
         self._events: Events | None = None
 
-    async def start(self, upstream: Upstream, fitted: Fitted) -> Reply:
+    async def start(self, upstream: Upstream, fitted: Fitted, deadlines: Deadlines) -> Reply:
         """The reply, once its first delta is here. Raises ProviderFailure; the attempt is noted either way."""
         busy = self._fleet.begin(self._model, self._began_ns)
         if busy:
             failure = ProviderFailure(FailureKind.CAPACITY, busy, sent=False)
             self._note(failure)
             raise failure
-        await self._take(fitted)
-        now_s = asyncio.get_running_loop().time()
+        if self._model.provider.limits is not None:
+            await self._take(self._model.provider, fitted)
+        now_s = deadlines.loop.time()
         timeouts = self._model.provider.timeouts
-        self._deadline_s = now_s + timeouts.total_ms / 1000
-        wait_ms = min(timeouts.first_token_ms, timeouts.total_ms) if self._request.stream else timeouts.total_ms
-        deadline = Deadline(now_s + wait_ms / 1000)
+        total_ms = timeouts.total_ms
+        wait_ms = min(timeouts.first_token_ms, total_ms) if self._request.stream else total_ms
+        deadline = self._deadline = deadlines.begin(now_s + wait_ms / 1000)
         try:
             with deadline:
                 self._events = await upstream.open(self._op, self._model, self._request, fitted)
@@ -157,16 +167,12 @@ class _Attempt:
             if self._events is not None:
                 await self._events.aclose()
             self._fail(reason)
-        finally:
-            deadline.close()
+        deadline.put_off(now_s + total_ms / 1000)
         self._first_ns = self._op.clock.monotonic_ns() - self._began_ns
         return Reply(self._model, len(self._attempts), self._request.stream, Source.MODEL, self)
 
-    async def _take(self, fitted: Fitted) -> None:
+    async def _take(self, provider: Provider, fitted: Fitted) -> None:
         """Of the provider's own limits, what this attempt may use. Raises ProviderFailure; the attempt is noted then."""
-        provider = self._model.provider
-        if provider.limits is None:
-            return
         self._tokens = expected_input(self._request, self._model) + ceiling_output(
             self._request, fitted.output_tokens_max
         )
@@ -203,9 +209,7 @@ class _Attempt:
         return not self._noted
 
     async def _listen(self, hear: Take) -> None:
-        assert self._events is not None
-        if self._deadline is None:
-            self._deadline = Deadline(self._deadline_s)
+        assert self._events is not None and self._deadline is not None
         try:
             with self._deadline:
                 more = await self._events.each(hear)
