@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
 from shipworthy import __version__
-from shipworthy.cli import audit, check, cost, demo, doctor, init, key, migrate, serve, token
 
 app = typer.Typer(
     name="shipworthy",
@@ -31,5 +31,17 @@ def root(
     """The road: init → check → serve → watch it: cost, audit, doctor."""
 
 
-for verb in (demo, init, check, serve, migrate, token, key, cost, audit, doctor):
-    verb.register(app)
+def verbs(said: list[str]) -> tuple[Callable[[typer.Typer], None], ...]:
+    """All of them; ``serve`` alone where it is asked for, so that no other keeps a server from starting."""
+    from shipworthy.cli import serve
+
+    if said[:1] == ["serve"]:
+        return (serve.register,)
+    from shipworthy.cli import audit, check, cost, demo, doctor, init, key, migrate, token
+
+    several = (demo, init, check, serve, migrate, token, key, cost, audit, doctor)
+    return tuple(verb.register for verb in several)
+
+
+for register in verbs(sys.argv[1:]):
+    register(app)

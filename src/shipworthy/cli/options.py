@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from shipworthy.model.errors import StartRefused
+if TYPE_CHECKING:
+    from shipworthy.model.errors import StartRefused
 
 EXIT_PROBLEM = 1
 EXIT_USAGE = 2

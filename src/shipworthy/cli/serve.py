@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from shipworthy.cli.options import Config, fail
 
 if TYPE_CHECKING:
     from shipworthy.process.forking import Started
+    from shipworthy.process.supervisor import Supervisor
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +33,8 @@ def serve(
 
 
 def _serve(config: Path, migrate: bool, started: Started) -> None:
+    import asyncio
+
     from shipworthy.adapters.telemetry.logs import capture_stdlib, console_log
     from shipworthy.model.errors import StartRefused
     from shipworthy.process.nursery import Nursery
@@ -55,10 +57,9 @@ def _serve(config: Path, migrate: bool, started: Started) -> None:
         fail(refused)
 
 
-async def _run(supervisor: object) -> None:
-    from shipworthy.process.supervisor import Supervisor
+async def _run(supervisor: Supervisor) -> None:
+    import asyncio
 
-    assert isinstance(supervisor, Supervisor)
     serving = asyncio.create_task(supervisor.run())
     started = asyncio.create_task(supervisor.started.wait())
     await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)

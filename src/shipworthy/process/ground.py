@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -77,10 +78,18 @@ class Ground:
         from shipworthy.adapters.store.pool import Store
         from shipworthy.adapters.store.sweep import holders
 
-        async with Store(self.store_url) as store:
-            await assert_store(store)
+        async def asked(store: Store) -> Sequence[str]:
             await prepare_months(store)  # before the first row comes
             return await holders(store)
+
+        async with Store(self.store_url) as store:
+            asking = asyncio.create_task(asked(store))
+            try:
+                await assert_store(store)
+                return await asking
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
 
     def prepare(self, loaded: Loaded) -> None:
         """Starts the local models that ``loaded`` names and does not have yet. Raises StartRefused."""

@@ -1,34 +1,19 @@
-"""What our processes serve with: TLS where the manifest wants it, and uvicorn, for the control plane, as we run it."""
+"""Uvicorn as we run it, for the control plane, with TLS where the manifest wants it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Iterator
 
 import uvicorn
 
 from shipworthy.http.protocol import EdgeProtocol
-from shipworthy.http.wire.encrypted import Encrypted, Refusing
+from shipworthy.http.wire.encrypted import Encrypted
 from shipworthy.manifest.deployment import Bind
-from shipworthy.model.observation import Refused
 from shipworthy.model.op import Observe
-
-
-def context_of(bind: Bind) -> ssl.SSLContext | None:
-    """What new connections to ``bind`` speak; None = plain HTTP."""
-    if bind.tls is None:
-        return None
-    from shipworthy.http.wire.tls import server_context  # it takes its time to import
-
-    return server_context(bind.tls)
-
-
-def strangers(observe: Observe) -> Refusing:
-    """Says of every client with which no TLS came about why."""
-    return lambda peer, reason: observe(Refused("", "server.no_tls", reason, peer))
+from shipworthy.process.tls import context_of, strangers
 
 
 class QuietServer(uvicorn.Server):

@@ -14,8 +14,8 @@ from shipworthy.http.wire.server import Server
 from shipworthy.launch import Launch
 from shipworthy.process.channel import Channel, Degraded, Drain, Ready, Reload, Reloaded
 from shipworthy.process.interpreter import settle
-from shipworthy.process.serving import context_of, strangers
 from shipworthy.process.sockets import raise_file_limit
+from shipworthy.process.tls import context_of, strangers
 from shipworthy.process.voice import Voice, run
 
 DRAIN_S_UNASKED = 20.0

@@ -14,8 +14,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Runtime:
     version: str
     major: int
     digest: str
+    entries: tuple[Entry, ...] = field(repr=False)
 
     def program(self, name: str) -> Path:
         """A program that runs as PostgreSQL's account."""
@@ -66,20 +67,19 @@ def find_wheel() -> Runtime:
     site = Path(str(found.locate_file("")))
     listing = "\n".join(sorted(f"{entry.place} {entry.sha256}" for entry in entries))
     digest = hashlib.sha256(listing.encode()).hexdigest()[:12]
-    return Runtime(site=site, client_site=site, version=found.version, major=_major(site), digest=digest)
+    return Runtime(
+        site=site, client_site=site, version=found.version, major=_major(site), digest=digest, entries=tuple(entries)
+    )
 
 
 def private_copy(wheel: Runtime, base: Path, progress: Callable[[str], None]) -> Runtime:
     """The same programs below ``base``, where any account can run them; copied and verified when they aren't there."""
     home = base / "runtime" / f"{wheel.version}-{wheel.digest}"
-    _, entries = _installed()
-    if not _whole(home, entries):
+    if not _whole(home, wheel.entries):
         progress(f"copying PostgreSQL {wheel.version} to {home} (once)")
         with told(home):
-            _copy(wheel.site, home, entries)
-    return Runtime(
-        site=home, client_site=wheel.client_site, version=wheel.version, major=wheel.major, digest=wheel.digest
-    )
+            _copy(wheel.site, home, wheel.entries)
+    return replace(wheel, site=home)
 
 
 def _installed() -> tuple[metadata.Distribution, list[Entry]]:
@@ -109,15 +109,15 @@ def _major(site: Path) -> int:
     return int(said[1])
 
 
-def _whole(home: Path, entries: list[Entry]) -> bool:
+def _whole(home: Path, entries: Sequence[Entry]) -> bool:
     """Whether the copy is complete: content was verified when it was made, so that names and sizes are enough here."""
     try:
-        return all((home / entry.place).lstat().st_size == entry.size for entry in entries)
+        return all(os.lstat(f"{home}/{entry.place}").st_size == entry.size for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def _copy(site: Path, home: Path, entries: list[Entry]) -> None:
+def _copy(site: Path, home: Path, entries: Sequence[Entry]) -> None:
     """Copy beside the target, then rename: nobody ever sees half a runtime."""
     make_open(home.parent.parent)
     make_open(home.parent)
@@ -142,7 +142,7 @@ def _copy_file(source: Path, target: Path, entry: Entry) -> None:
         raise RuntimeMissing(f"{source} isn't the file that the package {WHEEL} declares.", COPY_HINT)
 
 
-def _put_in_place(fresh: Path, home: Path, entries: list[Entry]) -> None:
+def _put_in_place(fresh: Path, home: Path, entries: Sequence[Entry]) -> None:
     broken = home.with_name(f"{home.name}.broken-{secrets.token_hex(4)}")
     try:
         os.rename(fresh, home)

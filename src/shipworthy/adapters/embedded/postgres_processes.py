@@ -18,7 +18,7 @@ from pathlib import Path
 from shipworthy.adapters.embedded.postgres_files import read_small
 from shipworthy.adapters.embedded.postgres_home import Home
 
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.002
 POLL_SECONDS_MAX = 0.05
 PROCESSES_MAX = 1 << 22  # the kernel's own limit for pids
 
