@@ -67,6 +67,11 @@ class Item:
             _bytes_of(what.bodies) if isinstance(what, Entry) else what.hold.estimate.input_tokens
         )
 
+    @property
+    def moot(self) -> bool:
+        """Whether nothing is to be written, and nobody waits for it."""
+        return self.waiter is None and isinstance(self.what, Intent) and self.what.void
+
     def entry(self) -> Entry | None:
         """The entry as it is written; None of an intent."""
         entry = self.what
@@ -178,17 +183,26 @@ class PostgresRecorder:
     def _take(self) -> list[Item]:
         """The next batch; empty when the recorder is closed and drained."""
         with self._changed:
-            self._rest()
-            batch: list[Item] = []
-            size = 0
-            while self._queue and len(batch) < self._bounds.batch_entries_max:
-                if batch and size + self._queue[0].size > self._bounds.batch_bytes_max:
-                    break
-                batch.append(self._queue.popleft())
-                size += batch[-1].size
-                self._awaited -= batch[-1].waiter is not None
-            self._writing = len(batch)
-            return batch
+            while True:
+                self._rest()
+                batch = self._gathered()
+                if batch or self._closing_at is not None:
+                    self._writing = len(batch)
+                    return batch
+
+    def _gathered(self) -> list[Item]:
+        batch: list[Item] = []
+        size = 0
+        while self._queue and len(batch) < self._bounds.batch_entries_max:
+            if self._queue[0].moot:  # of a large request it would take a megabyte's place in the batch
+                self._bytes -= self._queue.popleft().size
+                continue
+            if batch and size + self._queue[0].size > self._bounds.batch_bytes_max:
+                break
+            batch.append(self._queue.popleft())
+            size += batch[-1].size
+            self._awaited -= batch[-1].waiter is not None
+        return batch
 
     def _rest(self) -> None:
         """Until somebody waits, a batch is full, or what came had its time to gather. Looks by itself, so that who puts
