@@ -26,6 +26,7 @@ from shipworthy.adapters.store.vault import (
     Unsealable,
     Vault,
     Wrapped,
+    nonces,
     seal,
     unseal,
 )
@@ -128,7 +129,7 @@ def a_key(vault: Vault) -> DataKey:
 @given(st.binary(max_size=200))
 def test_what_was_sealed_opens(clear: bytes) -> None:
     key, exchange_id = a_key(Vault(RING)), uuid4()
-    sealed = seal(key, "northwind", exchange_id, "request", clear)
+    sealed = seal(key, "northwind", exchange_id, "request", clear, nonces(1))
     assert unseal(key, "northwind", exchange_id, "request", sealed) == clear
     assert len(clear) < 8 or clear not in sealed.ciphertext
 
@@ -136,7 +137,7 @@ def test_what_was_sealed_opens(clear: bytes) -> None:
 def test_a_ciphertext_opens_nowhere_else() -> None:
     """Tenant, exchange, part, key, nonce and every bit of the text are bound."""
     key, exchange_id = a_key(Vault(RING)), UUID(int=7)
-    sealed = seal(key, "northwind", exchange_id, "request", b"secret")
+    sealed = seal(key, "northwind", exchange_id, "request", b"secret", nonces(1))
     flipped = bytes([sealed.ciphertext[0] ^ 1]) + sealed.ciphertext[1:]
     for tenant, place, part, moved in [
         ("southwind", exchange_id, "request", sealed),
@@ -155,7 +156,7 @@ def test_the_newest_key_wraps_and_every_key_unwraps() -> None:
     new = Vault(RING)
     wrapped = old.draw("northwind", 1)
     assert (wrapped.kek_id, new.draw("northwind", 1).kek_id) == ("k-1", "k-2")
-    sealed = seal(old.unwrap("northwind", wrapped), "northwind", UUID(int=1), "reply", b"text")
+    sealed = seal(old.unwrap("northwind", wrapped), "northwind", UUID(int=1), "reply", b"text", nonces(1))
     assert unseal(new.unwrap("northwind", wrapped), "northwind", UUID(int=1), "reply", sealed) == b"text"
 
 

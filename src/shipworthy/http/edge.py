@@ -59,6 +59,7 @@ class DataPlane:
         self._worker = worker
         self._in_flight: dict[asyncio.Task[Any], Watch] = {}
         self._room = Room()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._looks = False  # at those in flight, again and again while there are some
 
     @property
@@ -103,7 +104,9 @@ class DataPlane:
         x = Exchange(op, arrival.peer, arrival.session, arrival.idempotency_key)
         replayed_bytes_max = REPLAYED_BYTES_MAX if x.idempotency_key else 0  # also where no bodies are kept
         x.received.kept_bytes_max = max(live.snapshot.bodies.bytes_max, replayed_bytes_max)
-        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # a system call before Python 3.12
+        loop = self._loop
         task = asyncio.current_task(loop)
         assert task is not None
         watch = self._in_flight[task] = Watch(x, request, body, sink, task, loop)

@@ -41,9 +41,8 @@ def make_call(upstreams: Mapping[str, Upstream], fleet: Fleet, ledger: Ledger, q
 
     def deadlines() -> Deadlines:
         nonlocal known
-        loop = asyncio.get_running_loop()
-        if known is None or known.loop is not loop:
-            known = Deadlines(loop)
+        if known is None or known.loop.is_closed():
+            known = Deadlines(asyncio.get_running_loop())  # a system call before Python 3.12
         return known
 
     async def call(

@@ -39,7 +39,9 @@ def gateways(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "gateways")
 
 
-def asking(authority: Authority, gateways: Authority, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+def asking(
+    authority: Authority, gateways: Authority, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> ssl.SSLContext:
     context = authority.server()
     context.load_verify_locations(gateways.file)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -107,7 +109,13 @@ def answering_with_alerts(context: ssl.SSLContext) -> Iterator[str]:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("who", WORDS)
 def test_a_provider_that_does_not_take_it_fails_in_words(
-    who: str, version: ssl.TLSVersion, authority: Authority, gateways: Authority, built: Built, play: Play, tmp_path: Path
+    who: str,
+    version: ssl.TLSVersion,
+    authority: Authority,
+    gateways: Authority,
+    built: Built,
+    play: Play,
+    tmp_path: Path,
 ) -> None:
     """With TLS 1.3 it says so only after we believe to be through; nothing was sent all the same: another try is free."""
     ours = {

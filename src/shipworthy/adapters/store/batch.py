@@ -5,7 +5,7 @@ Everything here blocks, and belongs in a thread: the recorder's or the sweeper's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
@@ -21,11 +21,13 @@ from shipworthy.adapters.store.blocks import blocks
 from shipworthy.adapters.store.intents import intention
 from shipworthy.adapters.store.rows import clean_text
 from shipworthy.adapters.store.settlement import Part, settlement
-from shipworthy.adapters.store.vault import DataKey, Vault, Wrapped, seal
+from shipworthy.adapters.store.vault import DataKey, Vault, Wrapped, nonces, seal
 from shipworthy.model.errors import StoreUnavailable
 from shipworthy.ports import Entry, Intent
 
 KEY_TRIES_MAX = 3
+SIDES = 2
+"""Of an exchange: what was asked, and what was answered."""
 
 Connection = psycopg.Connection[TupleRow]
 Cursor = psycopg.Cursor[TupleRow]
@@ -102,17 +104,18 @@ class BatchWriter:
             raise
 
     def _settlement(self, conn: Connection, entries: Sequence[Entry], presume: bool) -> dict[str, object]:
-        parts = [part for place, entry in enumerate(entries, 1) for part in self._seal(conn, place, entry)]
+        fresh = nonces(SIDES * len(entries))
+        parts = [part for place, entry in enumerate(entries, 1) for part in self._seal(conn, place, entry, fresh)]
         return settlement(entries[0].row.tenant, entries, parts, presume, self._now() if self._now else None)
 
-    def _seal(self, conn: Connection, place: int, entry: Entry) -> Sequence[Part]:
+    def _seal(self, conn: Connection, place: int, entry: Entry, fresh: Iterator[bytes]) -> Sequence[Part]:
         if entry.bodies is None:
             return ()
         row, bodies = entry.row, entry.bodies
         key = self._data_key(conn, row.tenant, clean_text(row.subject))
         sides = (("request", bodies.request), ("reply", bodies.reply))
         return [
-            Part(place, part, seal(key, row.tenant, row.id, part, clear), bodies.truncated)
+            Part(place, part, seal(key, row.tenant, row.id, part, clear, fresh), bodies.truncated)
             for part, clear in sides
             if clear
         ]

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from uuid import UUID, uuid4
 
 from cryptography.exceptions import InvalidTag
@@ -107,8 +107,15 @@ class Vault:
             raise Unsealable(f"the data key {stored.key_id} is not what {stored.kek_id} wrapped") from wrong
 
 
-def seal(key: DataKey, tenant: str, exchange_id: UUID, part: str, clear: bytes) -> Sealed:
-    nonce = os.urandom(NONCE_BYTES)
+def nonces(count: int) -> Iterator[bytes]:
+    """So many, drawn at once: each is one system call less."""
+    drawn = os.urandom(count * NONCE_BYTES)
+    return (drawn[at : at + NONCE_BYTES] for at in range(0, len(drawn), NONCE_BYTES))
+
+
+def seal(key: DataKey, tenant: str, exchange_id: UUID, part: str, clear: bytes, fresh: Iterator[bytes]) -> Sealed:
+    """``clear`` under the next nonce of ``fresh``."""
+    nonce = next(fresh)
     return Sealed(key.id, nonce, key.cipher.encrypt(nonce, clear, _body_binding(tenant, exchange_id, part, key.id)))
 
 
