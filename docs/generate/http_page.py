@@ -160,9 +160,9 @@ def _bounds() -> Sequence[tuple[str, str, str]]:
             "`decode.too_large`, `decode.timeout`",
         ),
         (
-            "bodies that one worker has in hand",
-            f"{body.BODIES_BYTES_MAX >> 20} MiB, {body.TENANT_SHARE:.0%} of it for one of several tenants; each counts for "
-            f"{body.REQUEST_BYTES >> 10} KiB at least",
+            "memory for the bodies that one worker has in hand",
+            f"{body.BODIES_BYTES_MAX >> 20} MiB, {body.TENANT_SHARE:.0%} of it for one of several tenants; a body counts for "
+            f"{body.IN_MEMORY} times its size, {body.REQUEST_BYTES >> 10} KiB at least",
             "`decode.no_room`",
         ),
         ("nesting of a body", f"{LIMITS.depth_max} levels", "`decode.too_deep`"),

@@ -65,7 +65,6 @@ async def admit(x: Exchange, stages: Stages, arrival: Arrival) -> None:
 async def deliver(x: Exchange, stages: Stages, sink: Sink) -> bytes:
     """Sends the answer as it comes, all but its last payload, which is returned."""
     op, grant, request, received, events = x.op, x.grant, x.request, x.received, x.reply.events
-    inspect, encode = stages.inspect, stages.encode
     last = b""
 
     def pass_on(came: Sequence[Event]) -> bool:
@@ -73,7 +72,7 @@ async def deliver(x: Exchange, stages: Stages, sink: Sink) -> bytes:
         payloads: list[bytes] = []
         elapsed_ns = op.elapsed_ns()
         for event in came:
-            payload = encode(op, request, inspect(op, grant, event))
+            payload = stages.encode(op, request, stages.inspect(op, grant, event))
             received.note(event, payload, elapsed_ns)
             if event.done:
                 last = payload

@@ -12,13 +12,14 @@ import pytest
 
 from shipworthy.model.chat import Dialect, Event, Request
 from shipworthy.model.dialects import openai_chat
+from shipworthy.model.dialects.openai_chat_usual_request import usual_request
 from shipworthy.model.dialects.strict import Limits
 from shipworthy.model.errors import Refusal
 from shipworthy.model.identity import Credentials
 from shipworthy.model.op import Op
 from shipworthy.model.prompt import Fitted
 from shipworthy.ports import Arrival
-from shipworthy.stages.decode import IN_THREAD_FROM_BYTES, THREADS_MAX, make_decode
+from shipworthy.stages.decode import LARGE_BYTES, QUICK, QUICK_BYTES_MAX, THREADS_MAX, make_decode
 from shipworthy.stages.encode import encode
 
 OP = Op.for_cli(lambda observation: None)
@@ -94,10 +95,15 @@ def test_a_request_at_every_maximum_is_read() -> None:
     assert len(openai_chat.decode_request(body, LIMITS).parts) == 3
 
 
-def test_large_bodies_are_read_in_few_threads_and_small_ones_at_once() -> None:
+@pytest.mark.parametrize(
+    "content",
+    [[{"type": "text", "text": "x" * LARGE_BYTES}], "x" * (QUICK_BYTES_MAX + 1)],
+    ids=["the general reader's", "very large"],
+)
+def test_what_takes_long_to_read_is_read_in_few_threads(content: Any) -> None:
     seen: list[str] = []
     decode = make_decode()
-    large = chat(messages=[{"role": "user", "content": "x" * IN_THREAD_FROM_BYTES}])
+    large = chat(messages=[{"role": "user", "content": content}])
 
     async def run() -> None:
         await asyncio.gather(*(decode(OP, arrival(large)) for _ in range(8)))
@@ -107,8 +113,33 @@ def test_large_bodies_are_read_in_few_threads_and_small_ones_at_once() -> None:
     assert 1 <= len(seen) <= THREADS_MAX
 
 
+def test_large_bodies_that_are_read_quickly_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come at once, everybody else has a turn of the loop after each of them."""
+    turns: list[int] = []
+    turn = 0
+
+    def quick(body: bytes, limits: Limits) -> Request | None:
+        turns.append(turn)
+        return usual_request(body, limits)
+
+    monkeypatch.setitem(QUICK, Dialect.OPENAI_CHAT, (quick, openai_chat.read_request))
+    decode = make_decode()
+    large = chat(messages=[{"role": "user", "content": "x" * LARGE_BYTES}])
+
+    async def run() -> None:
+        nonlocal turn
+        reading = asyncio.gather(*(decode(OP, arrival(large)) for _ in range(8)))
+        while not reading.done():
+            turn += 1
+            await asyncio.sleep(0)
+        assert {request.body for request in await reading} == {large}
+
+    asyncio.run(run())
+    assert len(set(turns)) == len(turns) == 8
+
+
 def test_a_refusal_in_a_thread_is_the_refusal() -> None:
-    body = b'{"model":"m","messages":' + b" " * IN_THREAD_FROM_BYTES + b'[],"model":"n"}'
+    body = b'{"model":"m","messages":' + b" " * LARGE_BYTES + b'[],"model":"n"}'
     with pytest.raises(Refusal) as refused:
         asyncio.run(make_decode()(OP, arrival(body)))
     assert refused.value.code == "decode.duplicate_key"
