@@ -104,7 +104,7 @@ class _Decision:
             footing = Footing(principal, use_case, role, clearance, dict(self.words), tuple(self.rules))
             self.known.keep(footing, said)
         else:
-            self.words |= footing.words
+            self.words = footing.words.copy()
             self.rules += footing.rules
         return footing
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -25,7 +25,7 @@ class Footing(Struct, frozen=True):
     use_case: UseCase
     role: Role
     clearance: int
-    words: Mapping[str, str]  # for the record
+    words: dict[str, str]  # for the record
     rules: tuple[str, ...]
 
 

@@ -112,7 +112,8 @@ class PostgresRecorder:
         self._awaited = 0  # entries in the queue that somebody waits for
         self._writing = 0
         self._asleep = False  # the writer, until somebody wakes it
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._closing_at: float | None = None  # monotonic: until then the queue is drained
         self._trouble = ""  # why the last batch failed; "" when it did not
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -163,7 +164,7 @@ class PostgresRecorder:
 
     def _put(self, what: Entry | Intent, waiter: asyncio.Future[None] | None) -> Item:
         item = Item(what, waiter)
-        with self._changed:
+        with self._lock:
             if self._closing_at is not None:
                 raise StoreUnavailable("store.closed: the recorder is draining and takes nothing new")
             if self._thread.ident is None:
