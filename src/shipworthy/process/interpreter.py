@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
-from contextlib import suppress
 
 YOUNG_OBJECTS = 10_000
 """Allocations between two looks for garbage. Python's 700 is one look for every other request, and finds nothing: what a
@@ -14,10 +12,6 @@ YOUNG_LOOKS, MIDDLE_LOOKS = 20, 50
 SWITCH_S = 0.0005
 """How long a thread may keep the loop waiting. Python's 5 ms, once for every batch that the recorder encodes, is what a
 client would see as a slow answer."""
-MAPPED_FROM_BYTES = 512 * 1024
-"""A block of memory of this size or more is the system's again once it is free. Left to itself, glibc raises this bound
-to the largest block that was ever freed, and what large prompts took stays with the process, in pieces."""
-_M_MMAP_THRESHOLD = -3
 
 
 def settle() -> None:
@@ -26,5 +20,3 @@ def settle() -> None:
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, YOUNG_LOOKS, MIDDLE_LOOKS)
     sys.setswitchinterval(SWITCH_S)
-    with suppress(AttributeError, OSError):  # another C library has no such setting
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES)

@@ -72,6 +72,7 @@ class HttpTransport:
         pool = self._pool
         wire = pool.kept() or await pool.fresh()  # nothing is awaited between this look at it and the first byte
         incoming = wire.send(start, body, self._stream_silence_s if stream else self._whole_silence_s)
+        del body  # it may be large, and the answer long in coming
         await wire.head(incoming)
         return HttpAnswer(wire, incoming, self._reply_bytes_max)
 

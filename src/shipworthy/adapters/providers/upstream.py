@@ -43,10 +43,9 @@ class HttpUpstream:
         self._images = images
 
     async def open(self, op: Op, model: Model, request: Request, fitted: Fitted) -> Events:
-        body = self.encode(model, request, fitted)
         answer = await self._transport.post(
             PATHS[request.operation],
-            body,
+            self.encode(model, request, fitted),
             traceparent=op.traceparent,
             request_id=op.id_text,
             stream=request.stream,
