@@ -1,6 +1,9 @@
 """``python -m shipworthy``, and the command ``shipworthy``."""
 
 import signal
+import sys
+
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def run() -> None:
@@ -8,8 +11,11 @@ def run() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from shipworthy.cli.main import app
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    app(prog_name="shipworthy")
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        app(prog_name="shipworthy")
+    except KeyboardInterrupt:  # before the command line's own answer to it is in place
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tests.conftest import StoreUrls
 from tests.journey.deployment import MANIFEST, PROVIDER_KEY, Deployment, deployment, managed, said
 
 CHAT = "/v1/chat/completions"
-MOMENTS_S = (0.3, 1.0, 1.7, 2.4, 3.1)
+MOMENTS_S = (0.1, 0.3, 0.5, 0.7, 0.9, 1.2, 2.0)
 END_S_MAX = 20.0
 DRAIN_S = 2
 

@@ -160,7 +160,7 @@ def _alone() -> bool:
     return threading.active_count() == 1
 
 
-def _load() -> None:
+def load() -> None:
     """What a worker needs. What only the control plane needs it loads by itself, while workers start."""
     import shipworthy.adapters.telemetry.tallies
     import shipworthy.process.worker  # noqa: F401
@@ -171,7 +171,7 @@ def _load() -> None:
 
 def main(fd: int) -> None:
     asked = socket.socket(fileno=fd)
-    _load()
+    load()
     born = Forking(asked).wait()
     if born is not None:
         born.live()

@@ -74,9 +74,9 @@ class Ground:
         Its months are made, so that nothing is recorded outside of them.
         """
         from shipworthy.adapters.store.assertions import assert_store
+        from shipworthy.adapters.store.holders import holders
         from shipworthy.adapters.store.months import prepare_months
         from shipworthy.adapters.store.pool import Store
-        from shipworthy.adapters.store.sweep import holders
 
         async def asked(store: Store) -> Sequence[str]:
             await prepare_months(store)  # before the first row comes

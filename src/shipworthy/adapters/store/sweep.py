@@ -28,7 +28,6 @@ from shipworthy.model.op import Op
 from shipworthy.ports import SUSPENDED_S, Entry, Expired, Orphan, Stray
 
 TRIES_MAX = 3
-HOLDERS_MAX = 1_000
 PARTITIONS_S = 3_600.0
 EXPIRE_MS = 60_000
 PARTITIONS_AGAIN_S = 60.0
@@ -51,15 +50,6 @@ class Found(Struct, frozen=True):
         estimate = Estimate(self.tokens, 0, self.amount_nano)
         hold = Hold(self.id, self.tenant, estimate, claims_of(self.claims), Standing(), self.lease_id)
         return Orphan(hold, self.arrived_unix_ns, self.worker, self.intent)
-
-
-async def holders(store: Store) -> Sequence[str]:
-    """The workers that hold something, dead or alive; at most 1,000. Raises StoreUnavailable."""
-
-    async def question(conn: Connection, _: bool) -> list[TupleRow]:
-        return await (await conn.execute(blocks("sweep")["holders"], {"limit": HOLDERS_MAX})).fetchall()
-
-    return [str(worker) for (worker,) in await store.ask(StoreRole.OPERATOR, question)]
 
 
 class StoreSweeper:
