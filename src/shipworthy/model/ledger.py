@@ -71,7 +71,7 @@ class Hold(Struct):
     purse: Purse | None = None  # the lease that it is drawn from, until it is settled
     placed: bool = False  # whether it takes a place of the lease's
     second: int = 0  # of the sliding minute in which it counts, once the store has said so
-    intent: object = None  # ports.Intent, while it may still have to be written
+    intent: object = None  # ports.Intent, while it may still have to be written; None: it is held directly
     estimated_nano: int = 0  # the ceiling at which it was asked for, whatever was trimmed or raised since
     uncovered: Mapping[str, str] = {}  # permitted models that it is not for, each with the level without room for it
 

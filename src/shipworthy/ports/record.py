@@ -24,6 +24,10 @@ class Entry(Struct, frozen=True):
     charge: Charge | None
 
 
+REVOKED = "revoked"
+"""Stands in a hold for an intent that is void."""
+
+
 class Intent:
     """That an exchange is about to cost money which no hold in the store names: what is left of it if this worker dies.
 
@@ -41,9 +45,12 @@ class Intent:
         self.void = False
 
     def revoke(self) -> None:
-        """It need not be written any more; what its draft was made of is let go."""
+        """It need not be written any more. What its draft was made of is let go, and its hold lets go of it: as long as each
+        held the other, both would wait for the collector, at thousands a second."""
         self.void = True
         self.draft = bytes
+        if self.hold.intent is self:
+            self.hold.intent = REVOKED
 
 
 class Recorder(Protocol):
