@@ -19,7 +19,7 @@ CONTROL = {"jinja2", "starlette", "uvicorn"}
 LOADED = {
     "before another process loads beside it": (
         f"import sys\n{SERVE}import shipworthy.__main__ as m\nm.run()",
-        TYPERS_OWN,
+        set(),
     ),
     "before PostgreSQL starts": ("import shipworthy.process.supervisor", MANIFEST),
     "before workers are forked": ("from shipworthy.process.forking import load\nload()", WORKER),

@@ -10,7 +10,6 @@ import typer
 from shipworthy.cli.options import Config, fail
 
 if TYPE_CHECKING:
-    from shipworthy.process.forking import Started
     from shipworthy.process.supervisor import Supervisor
 
 
@@ -19,20 +18,11 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
+    context: typer.Context,
     config: Config = Path("shipworthy.yaml"),
     migrate: bool = typer.Option(False, "--migrate", help="Bring a managed store's schema up to date first."),
 ) -> None:
     """Serve the data plane and the control plane. An embedded store is migrated by itself."""
-    from shipworthy.process.forking import start
-
-    started = start()  # first of all: it loads what the others need, while we do
-    try:
-        _serve(config, migrate, started)
-    finally:
-        started.end()
-
-
-def _serve(config: Path, migrate: bool, started: Started) -> None:
     import asyncio
 
     from shipworthy.adapters.telemetry.logs import capture_stdlib, console_log
@@ -48,7 +38,7 @@ def _serve(config: Path, migrate: bool, started: Started) -> None:
             migrate=migrate,
             observe=log,
             progress=lambda said: typer.echo(said, err=True),
-            nursery=Nursery(started=started),
+            nursery=Nursery(started=context.obj),
         )
         for warning in supervisor.loaded.warnings:
             typer.secho(str(warning), fg="yellow", err=True)
