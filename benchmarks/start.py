@@ -118,7 +118,7 @@ def table(found: Figures) -> str:
         (f"ready, warm, s (median of {len(found.warm_s)})", f"{warm:.2f}", warm < READY_S_MAX),
         ("from ready to the first answer, ms", f"{found.first_answer_s * 1e3:.0f}", None),
         ("a worker's memory, idle, MB", f"{found.idle_mb:.0f}", None),
-        ("supervisor and control plane, MB", f"{found.around_mb:.0f}", None),
+        ("supervisor, control plane and what is forked from, MB", f"{found.around_mb:.0f}", None),
         (f"a worker's memory, {found.in_flight} in flight, MB", f"{found.busy_mb:.0f}", found.busy_mb < MEMORY_MB_MAX),
         ("of these answered whole", str(found.whole), found.whole == found.in_flight),
     ]
