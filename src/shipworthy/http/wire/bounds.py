@@ -23,7 +23,5 @@ HANDSHAKE_SECONDS_MAX = 10.0
 """How long a client may take to agree on TLS, whatever it sends meanwhile."""
 HANDSHAKES_MAX = 500
 """At once; whoever comes then takes the place of the one that has been at it for longest."""
-CLOSING_SECONDS_MAX = 30.0
-"""How long an encrypted connection that is closed waits for its last bytes to be read, and for the client's own goodbye."""
 FILES_EACH = 3
 """Of a process's files, how many a connection must leave for its provider, the store, and the next one's refusal."""

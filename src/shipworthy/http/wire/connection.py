@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
             self._wait(Waits.REST, bounds.REFUSED_SECONDS_MAX)
             if not keep:
                 self._deaf = True
-                self._half_close()
+                self._transport.write_eof()  # closed now, the rest of the body would destroy the answer on its way
         elif keep:
             self._next()
         else:
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
 
     def overdue(self, now: float) -> None:
         """Gives up a client that has not done what was waited for."""
-        if self.unread_due <= now or self._waits is Waits.CLOSE or self._transport.is_closing():
+        if self.unread_due <= now or self._waits is Waits.CLOSE:
             self._transport.abort()
         elif self._waits is Waits.HEAD:
             self._end(Malformed(408, f"the head of the request did not come within {bounds.HEAD_SECONDS_MAX:g} s"))
@@ -261,13 +261,6 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._wait(Waits.CLOSE, bounds.UNREAD_SECONDS_MAX)
         self._transport.close()
-
-    def _half_close(self) -> None:
-        """Says that this was the last answer, and reads on: closed now, the rest of the body would destroy it on its way."""
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()  # TLS says goodbye and reads away what comes until the client has said so too
 
     def _leave(self) -> None:
         """The client has left, or is left: what runs for it is told, what waits is dropped."""

@@ -9,7 +9,7 @@ import ssl
 from email.utils import formatdate
 
 from shipworthy.http.wire.connection import App, Connection, Shared, Tell
-from shipworthy.http.wire.encrypted import Encrypted, Refusing
+from shipworthy.http.wire.encrypted import Encryption, Refusing
 
 LOOK_S = 0.25
 """How often connections are looked at: what is due is noticed at most so much later."""
@@ -30,9 +30,8 @@ class Server:
     ) -> None:
         self._shared = Shared(app, tell, connections_max)
         self._listener = listener
-        self._tls = tls
-        self._refusing = refusing
-        self._listening: asyncio.Server | Encrypted | None = None
+        self._encryption = Encryption(self._connection, tls, refusing, self._room) if tls is not None else None
+        self._listening: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
 
     @property
@@ -42,24 +41,13 @@ class Server:
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         self._look()
-        shared = self._shared
-
-        def make() -> Connection:
-            return Connection(shared, loop)
-
-        def room(more: int) -> bool:
-            return len(shared.connections) + more < shared.connections_max
-
-        if self._tls is None:
-            self._listening = await loop.create_server(make, sock=self._listener, backlog=BACKLOG)
-        else:
-            self._listening = Encrypted(make, self._tls, self._refusing, room)
-            self._listening.open(self._listener)
+        make = self._connection if self._encryption is None else self._encryption.connection
+        self._listening = await loop.create_server(make, sock=self._listener, backlog=BACKLOG)
 
     def renew(self, tls: ssl.SSLContext) -> None:
         """Shows another certificate to those who come from now on. Only where TLS was spoken from the start."""
-        assert isinstance(self._listening, Encrypted)
-        self._listening.renew(tls)
+        assert self._encryption is not None
+        self._encryption.renew(tls)
 
     def part(self) -> None:
         """From now on every answer is the last of its connection. New ones are still taken."""
@@ -70,6 +58,8 @@ class Server:
         self.part()
         if self._listening is not None:
             self._listening.close()
+        if self._encryption is not None:
+            self._encryption.close()
         connections, emptied = self._shared.connections, self._shared.emptied
         emptied.clear()
         for connection in tuple(connections):
@@ -81,6 +71,12 @@ class Server:
             connection.abort()
         if self._looking is not None:
             self._looking.cancel()
+
+    def _connection(self) -> Connection:
+        return Connection(self._shared, asyncio.get_running_loop())
+
+    def _room(self, more: int) -> bool:
+        return len(self._shared.connections) + more < self._shared.connections_max
 
     def _look(self) -> None:
         """Gives up who is late, and sets the date."""

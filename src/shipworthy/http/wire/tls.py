@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 
-from shipworthy.http.wire.alert import AlertingContext
 from shipworthy.manifest.certificates import load_authorities
 from shipworthy.manifest.deployment import Tls
 
@@ -14,7 +13,7 @@ CIPHERS_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 def server_context(tls: Tls) -> ssl.SSLContext:
     """A context for new connections. Raises CertificateUnusable."""
-    context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS_1_2)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
