@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import signal
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -32,16 +35,14 @@ CHAT = "/v1/chat/completions"
 SEEN_S_MAX = 15.0
 
 
-def encrypted(client_ca: bool = False, metrics: bool = False) -> Any:
+def encrypted(client_ca: bool = False, metrics_port: int = 0) -> Any:
     """What ``tls`` does to a manifest: certificates for everything that listens, asked of the data plane's clients."""
 
     def edit(text: str) -> str:
         tls = "tls: {cert: {file: server.pem}, key: {file: server.key}"
         asked = ", client_ca: {file: people.pem}}, " if client_ca else "}, "
         text = text.replace("server: {", "server: {" + tls + asked).replace("admin: {", "admin: {" + tls + "}, ", 1)
-        if metrics:
-            text += "telemetry: {prometheus: {port: PORT, " + tls + "}}}\n"
-        return text
+        return text + (f"telemetry: {{prometheus: {{port: {metrics_port}, {tls}}}}}}}\n" if metrics_port else "")
 
     return edit
 
@@ -59,8 +60,6 @@ def shown(base: str, authority: Authority) -> bytes:
     context = authority.client()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    import socket
-
     with socket.create_connection((host, int(port)), timeout=5) as raw, context.wrap_socket(raw) as spoken:
         der = spoken.getpeercert(binary_form=True)
     assert der is not None
@@ -166,6 +165,31 @@ def test_the_control_plane_speaks_tls_too(guarded: Deployment, authority: Author
         http.get("/console")
 
 
+def test_prometheus_scrapes_over_tls(fresh_store: StoreUrls, tmp_path: Path, authority: Authority) -> None:
+    """And sees when each certificate ends, and how many clients got nowhere."""
+    issued = authority.issue(to_days=3)
+    put(tmp_path, issued.cert, issued.key)
+    store, environ = managed(fresh_store.url, fresh_store.migrate_url)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with deployment(tmp_path, store, environ=environ, edit=encrypted(metrics_port=port)) as running:
+        with httpx.Client(trust_env=False) as http, pytest.raises(httpx.TransportError):
+            http.get(running.base.replace("https:", "http:"))
+        with httpx.Client(verify=authority.client(), trust_env=False) as http:
+
+            def page() -> str:
+                return http.get(f"https://127.0.0.1:{port}/metrics").text
+
+            await_true(lambda: 'shipworthy_refused_before_identity_total{code="server.no_tls"} 1.0' in page())
+            for bind in ("server", "admin", "prometheus"):
+                found = re.search(f'certificate_ends_timestamp_seconds{{bind="{bind}".*?}} (.*)', page())
+                assert found
+                assert abs(float(found[1]) - time.time() - 3 * 86_400) < 600
+        [line] = [line for line in running.log.splitlines() if '"bind":"server"' in line]
+        assert '"level":"warning"' in line
+        assert '"event":"certificate_shown"' in line
+
+
 def test_a_client_that_leaves_ends_what_the_provider_does(
     fresh_store: StoreUrls, tmp_path: Path, authority: Authority
 ) -> None:
@@ -227,9 +251,6 @@ def test_a_worker_that_starts_again_shows_the_certificate_in_force(
     fresh_store: StoreUrls, tmp_path: Path, authority: Authority
 ) -> None:
     """Not the broken one that lies on the disk by then."""
-    import os
-    import signal
-
     with serving(tmp_path, fresh_store, authority) as running:
         (tmp_path / "server.key").write_text("nonsense")
         await_true(lambda: "there is no private key in it" in running.log)
