@@ -43,6 +43,7 @@ class Shared:
 
     def drop(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        connection.let_go()
         if not self.connections:
             self.emptied.set()
 
@@ -139,6 +140,14 @@ class Connection(asyncio.Protocol):
         self._resume()
         if self._answer is None and self._waits is Waits.NOTHING:
             self._next()
+
+    def let_go(self) -> None:
+        """It is over, and nothing runs for it: what knows it is let go, or all of it would wait for the collector."""
+        self._fault = None
+        reader = getattr(self, "_reader", None)  # there is none where there was no room for the connection
+        if reader is not None:
+            reader.end()
+            del self._reader
 
     def _resume(self) -> None:
         self.paused = False

@@ -173,6 +173,10 @@ class Reader:
         if self._head_bytes > bounds.HEAD_BYTES_MAX and size_of(headers) + len(self._target) > bounds.HEAD_BYTES_MAX:
             raise _too_large()
 
+    def end(self) -> None:
+        """Nothing more is fed: the parser, which knows us, is let go."""
+        del self._parser
+
     def forget(self, request: Request) -> None:
         """It is answered: an idle connection keeps nothing of it."""
         if self.request is request and not self.body_open:
