@@ -158,6 +158,10 @@ def test_the_control_plane_speaks_tls_too(guarded: Deployment, authority: Author
         for _ in range(3):
             assert http.get("/admin/v1/keys").status_code == 200
         assert http.get("/console", follow_redirects=True).status_code == 200
+        form = {"token": guarded.token(groups=("admins",))}
+        signed_in = http.post("/console/login", data=form, headers={"origin": guarded.admin})
+        assert signed_in.status_code == 303
+        assert "secure" in signed_in.headers["set-cookie"].lower(), "the session never travels without TLS"
     with (
         httpx.Client(trust_env=False, base_url=guarded.admin.replace("https:", "http:")) as http,
         pytest.raises(httpx.TransportError),
