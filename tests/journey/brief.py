@@ -12,10 +12,13 @@ BOUNDS = {
     "shipworthy.http.sink": {"KEEPALIVE_S": 0.3},
 }
 
+RUN_TWICE = "'shipworthy.process.forking' found in sys.modules"
+"""What Python says of a module that is run and that the supervisor's own had loaded here before."""
+
 
 def brief(folder: Path) -> dict[str, str]:
     """The environment of such a server. Python imports ``sitecustomize`` before anything else."""
-    lines = ["import importlib"]
+    lines = ["import importlib, warnings", f"warnings.filterwarnings('ignore', message={RUN_TWICE!r})"]
     for module, bounds in BOUNDS.items():
         lines.append(f"module = importlib.import_module({module!r})")
         for name, seconds in bounds.items():

