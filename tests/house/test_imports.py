@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = {
-    "aiohttp", "cel", "cryptography", "genai_prices", "jinja2", "joserfc", "opentelemetry", "prometheus_client",
+    "aiohttp", "cel", "cryptography", "genai_prices", "httpx2", "jinja2", "joserfc", "opentelemetry", "prometheus_client",
     "prompt_toolkit", "psycopg", "pydantic", "rich", "ruamel", "starlette", "uvicorn", "uvloop",
 }  # fmt: skip
 TYPERS_OWN = {"pydantic"}  # typer loads it where it is installed, for parameters of its types
@@ -24,6 +24,10 @@ LOADED = {
     "before PostgreSQL starts": ("import shipworthy.process.supervisor", MANIFEST),
     "before workers are forked": ("from shipworthy.process.forking import load\nload()", WORKER),
     "by the control plane": ("import shipworthy.process.control", WORKER - {"prometheus_client"} | CONTROL),
+    "for a price": (
+        "from shipworthy.standard import price_of\nassert price_of('openai', 'gpt-4.1')",
+        MANIFEST | {"genai_prices"},
+    ),
     "for a condition": (
         "from shipworthy.standard import compile_condition as c\nc('true', ['public'])",
         MANIFEST | {"cel"},

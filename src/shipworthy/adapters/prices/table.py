@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
+from shipworthy.adapters.prices.library import snapshot
 from shipworthy.model.money import Component, Price
 
 if TYPE_CHECKING:
@@ -57,10 +58,8 @@ def _find(provider_kind: str, upstream: str, base_url: str) -> tuple[str, ModelI
         provider_id, url = "openai", None
     else:
         return None
-    from genai_prices import data_snapshot  # 104 ms: only a manifest that leaves prices to the table pays for it
-
     try:
-        provider, model = data_snapshot.get_snapshot().find_provider_model(upstream, None, provider_id, url)
+        provider, model = snapshot().find_provider_model(upstream, None, provider_id, url)
     except LookupError:
         return None
     return provider.id, model
