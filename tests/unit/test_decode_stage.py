@@ -287,3 +287,13 @@ def test_a_message_without_content_is_read_all_the_same() -> None:
     body = json.dumps({"model": "m", "messages": [{"role": "assistant", "tool_calls": [call]}]}).encode()
     parts = openai_chat.decode_request(body).parts
     assert any("walrus" in part.text for part in parts)
+
+
+@pytest.mark.parametrize("dialect", [Dialect.OPENAI_CHAT, Dialect.OPENAI_RESPONSES, Dialect.ANTHROPIC_MESSAGES])
+@pytest.mark.parametrize("kind", [[], {}, [1], {"a": 1}, 1, True])
+def test_a_tool_of_a_type_that_is_none_is_a_hosted_one(dialect: Dialect, kind: Any) -> None:
+    """Nobody here knows what it is, so it is the provider's to run, and needs the right to that."""
+    said = {"input": "hi"} if dialect is Dialect.OPENAI_RESPONSES else {"messages": [{"role": "user", "content": "hi"}]}
+    body = json.dumps({"model": "m", "max_tokens": 1, "tools": [{"type": kind}], **said}).encode()
+    request = asyncio.run(make_decode()(OP, arrival(body, dialect)))
+    assert [tool.hosted for tool in request.tools if tool.path[0] == "tools"] == [True]

@@ -130,10 +130,10 @@ def definitions(fields: Object, gather: Gather) -> None:
             continue
         for index, entry in enumerate(an_array(fields[key], (key,), limit)):
             tool = an_object(entry, (key, index))
-            kind = tool.get("type", "function") if key == "tools" else "function"
-            inner = tool.get(str(kind)) if key == "tools" else tool
+            kind = str(tool.get("type", "function")) if key == "tools" else "function"
+            inner = tool.get(kind) if key == "tools" else tool
             name = inner.get("name") if isinstance(inner, dict) else None
-            said = name if isinstance(name, str) else str(kind)
+            said = name if isinstance(name, str) else kind
             names.add(said)
             gather.tool(said, kind not in CLIENT_TOOLS, (key, index))
             gather.structured(PartKind.DEFINITION, Origin.SYSTEM, OUTSIDE, (key, index), tool, name=said)

@@ -174,7 +174,7 @@ def is_hosted(tool: Object) -> bool:
         return not (isinstance(environment, dict) and environment.get("type") == "local")
     if kind == "tool_search":
         return tool.get("execution") != "client"
-    return kind not in CLIENT_RUN
+    return str(kind) not in CLIENT_RUN  # it may be anything
 
 
 def read_prompt(prompt: Object, gather: Gather) -> None:
@@ -186,7 +186,7 @@ def read_prompt(prompt: Object, gather: Gather) -> None:
         return
     for key, value in an_object(variables, ("prompt", "variables")).items():
         at: Path = ("prompt", "variables", key)
-        if isinstance(value, dict) and value.get("type") in MEDIA:
+        if isinstance(value, dict) and str(value.get("type")) in MEDIA:
             media(value, MEDIA[str(value["type"])], Origin.USER, OUTSIDE, at, gather, "")
         elif isinstance(value, str):
             gather.text(PartKind.TEXT, Origin.USER, OUTSIDE, at, value)
