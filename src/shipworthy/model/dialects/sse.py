@@ -37,11 +37,10 @@ class SseSplitter:
 
     def feed(self, chunk: bytes) -> list[Framed]:
         """The events that ``chunk`` completes. Raises ProviderFailure INVALID when one grows beyond its bound."""
-        if self._started and not self._buffer and not self._cr_last:
-            end = len(chunk) - len(BLANK)
-            alone = chunk.find(b"\n") == end > len(DATA) and chunk.endswith(BLANK) and chunk.startswith(DATA)
-            if alone and b"\r" not in chunk:  # a token as most send it: one event of one line
-                return [("", chunk[len(DATA) : end])]
+        if self._started and not self._cr_last and not self._buffer:
+            line, _, rest = chunk.partition(b"\n")
+            if rest == b"\n" and line.startswith(DATA) and b"\r" not in line:  # a token as most send it: one line, alone
+                return [("", line[6:])] if len(line) > 6 else []
         if b"\r" in chunk or self._cr_last:
             chunk = self._with_lf_only(chunk)
         if self._buffer or not self._started:
