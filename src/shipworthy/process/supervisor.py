@@ -105,7 +105,9 @@ class Supervisor:
             try:
                 await up
             except StoreUnavailable as away:
-                raise StartRefused("store.unreachable", f"The store does not answer: {away}", "Check store.url.") from away
+                raise StartRefused(
+                    "store.unreachable", f"The store does not answer: {away}", "Check store.url."
+                ) from away
         holding = await self.ground.check()
         if self.loaded.deployment.store.path is not None:  # nobody else serves from an embedded store
             self._earlier.extend(holding)
