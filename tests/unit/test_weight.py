@@ -16,7 +16,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 HEAVIER_MAX = 1.2
 """How much heavier than the figure beside it a request may become before somebody has to look."""
 WEIGHTS = {  # instructions of the interpreter a request, by version: whole, stream of 32 events
-    (3, 11): (7_900, 16_100),
+    (3, 11): (7_000, 14_900),
 }
 WARM, COUNTED = 80, 20
 

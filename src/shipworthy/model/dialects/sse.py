@@ -39,7 +39,7 @@ class SseSplitter:
         """The events that ``chunk`` completes. Raises ProviderFailure INVALID when one grows beyond its bound."""
         if self._started and not self._cr_last and not self._buffer:
             line, _, rest = chunk.partition(b"\n")
-            if rest == b"\n" and line.startswith(DATA) and b"\r" not in line:  # a token as most send it: one line, alone
+            if rest == b"\n" and line.startswith(DATA) and b"\r" not in line:  # as most send a token
                 return [("", line[6:])] if len(line) > 6 else []
         if b"\r" in chunk or self._cr_last:
             chunk = self._with_lf_only(chunk)
