@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--small", type=int, default=8, help="connections with ordinary requests")
     parser.add_argument("--large", type=int, default=8, help="connections with large ones")
     parser.add_argument("--bytes", type=int, default=BYTES)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=25.0, help="fifty looks at the loop each")
     parser.add_argument("--durability", choices=("relaxed", "strict"), default="relaxed")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
