@@ -149,3 +149,32 @@ def test_a_ready_server_has_loaded_nothing_that_it_does_not_need(server: Deploym
         maps = Path(f"/proc/{pid}/maps").read_text()
         assert "/pydantic_core/" in maps
         assert {library for library in FOREIGN[name] if f"/site-packages/{library}/" in maps} == set(), name
+
+
+def test_where_something_else_runs_threads_processes_are_started_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An agent that `sitecustomize` loads into every Python: a fork would copy its locks."""
+    threads = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+    (tmp_path / "sitecustomize.py").write_text(threads)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    async def told(nursery: Nursery) -> None:
+        (killed, one), (ended, two), (alone, ours) = [await born(nursery) for _ in range(3)]
+        for process in (killed, ended, alone):
+            assert await seen(process, "sw worker 7")
+            assert "forking worker" in said_by(process)
+        os.kill(killed.pid, signal.SIGKILL)
+        assert await killed.wait() == -signal.SIGKILL
+        os.kill(ended.pid, signal.SIGTERM)
+        assert await ended.wait() == -signal.SIGTERM
+        for end in (one, two, ours):
+            end.close()
+        assert await alone.wait() == 0
+
+    story(told)
+
+
+def said_by(process: Process) -> str:
+    """The command line of a process."""
+    return Path(f"/proc/{process.pid}/cmdline").read_text().replace("\0", " ")

@@ -7,6 +7,10 @@ brings PostgreSQL up, and ends with the supervisor.
 
 ``python -m shipworthy.process.forking FD``, a SOCK_SEQPACKET. It is asked ``KIND NAME…``, with what the process inherits
 beside it, and says ``born PID`` or ``refused WHY``; later, at any time, ``ended PID STATUS``.
+
+What if something that is loaded into every Python here (``sitecustomize``, an agent that measures) has started a thread? A
+fork would copy the locks that it holds. Then each process is a new one that loads for itself, ``… KIND NAME FD…``: slower,
+and just as good.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ MESSAGE_BYTES_MAX = 4096
 FDS_MAX = 8
 SHOWN_CHARS_MAX = 15  # what Linux keeps of a process's name
 WORKER, CONTROL = "worker", "control"
+UNASKED = 0
 
 
 class Started(NamedTuple):
@@ -111,14 +116,15 @@ class Forking:
                 if not said:
                     return None
                 kind, _, name = said.decode().partition(" ")
-                if self._fork(fds):
-                    return Birth(kind, name, tuple(fds))
+                birth = Birth(kind, name, tuple(fds))
+                if self._bear(birth):
+                    return birth
 
-    def _fork(self, fds: list[int]) -> bool:
+    def _bear(self, birth: Birth) -> bool:
         """Whether this is the new process."""
-        assert _alone(), "a fork beside other threads copies their locks"
+        fds = birth.fds
         try:
-            pid = os.fork()
+            pid = os.fork() if _alone() else _spawn(birth)
         except OSError as reason:
             said = f"refused {reason}"
         else:
@@ -134,9 +140,7 @@ class Forking:
     def _forget(self) -> None:
         """A new process has nothing of ours: neither what wakes us, nor what we ignore."""
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        hear_signals()
         for end in (self._asked, self._woken, self._waker):
             end.close()
 
@@ -153,11 +157,26 @@ class Forking:
             self._asked.send(said.encode()[:MESSAGE_BYTES_MAX])
 
 
+def hear_signals() -> None:
+    """As a process hears them that nobody started with others ignored."""
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _alone() -> bool:
     """Whether this process has one thread, those of libraries included."""
     with contextlib.suppress(OSError):
         return len(os.listdir("/proc/self/task")) == 1
     return threading.active_count() == 1
+
+
+def _spawn(birth: Birth) -> int:
+    """A process that is no copy of this one. Raises OSError."""
+    command = [sys.executable, "-m", "shipworthy.process.forking", birth.kind, birth.name, *map(str, birth.fds)]
+    process = subprocess.Popen(command, pass_fds=birth.fds, stdin=subprocess.DEVNULL)
+    process.returncode = UNASKED  # or it would ask for the status itself, and take it from us
+    return process.pid
 
 
 def load() -> None:
@@ -178,4 +197,8 @@ def main(fd: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    if sys.argv[1] in (WORKER, CONTROL):
+        hear_signals()
+        Birth(sys.argv[1], sys.argv[2], tuple(map(int, sys.argv[3:]))).live()
+    else:
+        main(int(sys.argv[1]))
