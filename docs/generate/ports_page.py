@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,5 +75,5 @@ def _plain(said: str) -> str:
 
 def _parts_with(stage: str) -> Iterator[str]:
     for part in (pipeline.admit, pipeline.deliver, pipeline.close):
-        if re.search(rf"\bstages\.{stage}\b", inspect.getsource(part)):
+        if f"stages.{stage}(" in inspect.getsource(part):
             yield part.__name__

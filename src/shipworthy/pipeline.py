@@ -153,7 +153,7 @@ def judge(x: Exchange, reason: Exception) -> tuple[Outcome, Refusal]:
 
 def say_bug(x: Exchange, where: str, bug: Exception) -> None:
     seen = "".join(traceback.format_exception(bug))
-    x.op.observe(Failed(where=where, reason=repr(bug), exchange_id=str(x.op.id), traceback=seen))
+    x.op.observe(Failed(where=where, reason=repr(bug), exchange_id=x.op.id_text, traceback=seen))
 
 
 def opening(x: Exchange) -> Opening:

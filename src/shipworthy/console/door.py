@@ -67,7 +67,7 @@ class Door:
                 return Response(status_code=499)
             except Exception as unforeseen:  # noqa: BLE001 - the last line: said in full to the log, in brief outside
                 seen = "".join(traceback.format_exception(unforeseen))
-                op.observe(Failed("console", repr(unforeseen), str(op.id), seen))
+                op.observe(Failed("console", repr(unforeseen), op.id_text, seen))
                 return self._told(Refusal("server.internal"), op)
             if renews:
                 self._remember(response, token, op, request)
@@ -116,7 +116,7 @@ class Door:
             return authority(self._plane.snapshot(), principal)
         except Refusal as refusal:
             if token:
-                op.observe(Refused(str(op.id), refusal.code, refusal.detail, "console"))
+                op.observe(Refused(op.id_text, refusal.code, refusal.detail, "console"))
             raise
 
     def _remember(self, response: Response, token: str, op: Op, request: Request) -> None:
@@ -131,7 +131,7 @@ class Door:
         )
 
     def _told(self, refusal: Refusal, op: Op) -> Response:
-        text = self._pages.render("refused.html", refusal=refusal, id=str(op.id))
+        text = self._pages.render("refused.html", refusal=refusal, id=op.id_text)
         return Response(text, status_of(refusal), media_type="text/html")
 
     def _op(self) -> Op:

@@ -181,7 +181,7 @@ class Admin:
                 return refused(Refusal("decode.client_left"), op)
             except Exception as unforeseen:  # noqa: BLE001 - the last line: it is said in full to the log, in brief outside
                 seen = "".join(traceback.format_exception(unforeseen))
-                op.observe(Failed("admin", repr(unforeseen), str(op.id), seen))
+                op.observe(Failed("admin", repr(unforeseen), op.id_text, seen))
                 return refused(Refusal("server.internal"), op)
 
         return answer
@@ -192,7 +192,7 @@ class Admin:
             return authority(self.plane.snapshot(), await self.plane.identify(op, credentials))
         except Refusal as refusal:
             peer = request.client.host if request.client else ""
-            op.observe(Refused(str(op.id), refusal.code, refusal.detail, peer))
+            op.observe(Refused(op.id_text, refusal.code, refusal.detail, peer))
             raise
 
 
@@ -258,7 +258,7 @@ async def not_routed(request: Request, error: Exception) -> Response:
 
 
 def refused(refusal: Refusal, op: Op) -> Response:
-    rendered = render_admin(refusal, str(op.id))
+    rendered = render_admin(refusal, op.id_text)
     return Response(rendered.body, rendered.status, dict(rendered.headers), "application/json")
 
 

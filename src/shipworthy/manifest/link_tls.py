@@ -7,8 +7,7 @@ from shipworthy.manifest.linking import Linking
 from shipworthy.manifest.problem import KeyPath
 from shipworthy.manifest.reference import PLACEHOLDER, Secret
 from shipworthy.manifest.shape_process import TlsShape
-
-ENDS_SOON_DAYS = 14
+from shipworthy.model.observation import CERTIFICATE_DAYS_LEFT
 
 
 def link_tls(linking: Linking, path: KeyPath, shape: TlsShape | None) -> Tls | None:
@@ -45,7 +44,7 @@ def _look(linking: Linking, path: KeyPath, tls: Tls) -> None:
         what = "the certificate names no host or address (subjectAltName): no client will believe it"
         linking.tree.warn(here, what, said=_shown(said))
     days = (looked.ends.date() - linking.today).days
-    if days <= ENDS_SOON_DAYS:
+    if days <= CERTIFICATE_DAYS_LEFT:
         when = f"expired on {looked.ends.date()}" if days < 0 else f"ends on {looked.ends.date()}"
         hint = "replace the files: a certificate is put in force without a restart"
         linking.tree.warn(here, f"the certificate {when}", said=_shown(said), hint=hint)

@@ -94,6 +94,10 @@ class Lifecycle(Struct, frozen=True, tag=True):
     detail: str
 
 
+CERTIFICATE_DAYS_LEFT = 14
+"""A certificate that ends so soon should have been renewed: whoever reads a manifest or a log is warned."""
+
+
 class CertificateShown(Struct, frozen=True, tag=True):
     """Clients of ``bind`` are shown this certificate from now on; the time until it ends is negative when it has ended."""
 

@@ -295,7 +295,7 @@ class _Attempt:
         if failure is not None:
             self._op.observe(
                 AttemptFailed(
-                    exchange_id=str(self._op.id),
+                    exchange_id=self._op.id_text,
                     model=self._model.name,
                     provider=self._model.provider.name,
                     kind=failure.kind.value,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from tests.authority import Authority
 
 from shipworthy.adapters.providers import llama_cpp, openai, openai_compatible
 from shipworthy.adapters.providers.upstream import HttpUpstream
@@ -60,6 +61,12 @@ async def bench(
                 await upstream.close()
             await until(lambda: not server.connections)
     await until(lambda: asyncio.all_tasks() == before)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Who signs for what a suite serves; its files stand in ``tmp_path``."""
+    return Authority(tmp_path)
 
 
 @pytest.fixture(name="bench")

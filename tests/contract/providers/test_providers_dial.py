@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from tests.authority import Authority
@@ -37,11 +36,6 @@ from shipworthy.model.errors import FailureKind, ProviderFailure, StartRefused
 from shipworthy.model.route import Timeouts
 
 Play = Callable[[Awaitable[None]], None]
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
 
 
 async def silent(talk: Talk) -> None:

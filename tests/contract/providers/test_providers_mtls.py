@@ -29,11 +29,6 @@ KIND = "openai-compatible"
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
 def gateways(tmp_path: Path) -> Authority:
     """Whose certificates the provider asks for."""
     return Authority(tmp_path, "gateways")

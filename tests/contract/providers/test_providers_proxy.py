@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 from tests.authority import Authority
@@ -14,11 +13,6 @@ from shipworthy.kit.calls import until
 from shipworthy.kit.scripted_server import closed_port
 
 Play = Callable[[Awaitable[None]], None]
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,6 @@ Built = Callable[..., HttpUpstream]
 KIND = "openai-compatible"
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
 def test_a_trusted_certificate_serves_and_its_connection_is_kept(
     authority: Authority, built: Built, play: Play
 ) -> None:

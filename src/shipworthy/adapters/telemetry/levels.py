@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from shipworthy.model.observation import (
+    CERTIFICATE_DAYS_LEFT,
     AdminActed,
     AlertPosted,
     AttemptFailed,
@@ -23,9 +24,6 @@ from shipworthy.model.observation import (
     Swept,
     TelemetryDegraded,
 )
-
-CERTIFICATE_DAYS = 14
-"""A certificate that ends so soon should have been renewed."""
 
 
 class Level(IntEnum):
@@ -71,7 +69,7 @@ def level_of(observation: Observation) -> Level:
             return Level.ERROR
         case Lifecycle(state="died" | "refused"):
             return Level.WARNING
-        case CertificateShown(days_left=days) if days <= CERTIFICATE_DAYS:
+        case CertificateShown(days_left=days) if days <= CERTIFICATE_DAYS_LEFT:
             return Level.ERROR if days < 0 else Level.WARNING
         case _:
             return LEVELS[type(observation)]
