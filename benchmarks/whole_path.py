@@ -84,6 +84,7 @@ use_cases:
 """
 BODIES = 64
 """So many requests that differ go round."""
+BATCH = 20
 EVENTS = 29
 USAGE = {"prompt_tokens": 120, "completion_tokens": 60, "total_tokens": 180}
 
@@ -151,17 +152,23 @@ class AtOnce:
 
 
 class Queue:
-    """A recorder that keeps what came last."""
+    """A recorder that makes the rows of a batch, as the writer's thread does, and keeps what came last."""
 
     def __init__(self) -> None:
         self.ledger: Any = None
         self.kept: deque[Entry | Intent] = deque(maxlen=1_000)
+        self._batch: list[Entry] = []
 
     def enqueue(self, entry: Entry) -> None:
         if entry.hold is not None and isinstance(entry.hold.intent, Intent):
             entry.hold.intent.revoke()
         self.kept.append(entry)
+        self._batch.append(entry)
         self.ledger.settled(entry)
+        if len(self._batch) >= BATCH:
+            for each in self._batch:
+                each.made()
+            self._batch.clear()
 
     def intend(self, intent: Intent) -> None:
         self.kept.append(intent)
@@ -220,14 +227,14 @@ class WholePath:
         provider = snapshot.providers["mock"]
         endpoint: Any = None
         transport: Any = AtOnce()
-        ways = {"mock": HttpUpstream(endpoint, provider.settings, transport=transport)}
+        self.ways = {"mock": HttpUpstream(endpoint, provider.settings, transport=transport)}
         fleet = Fleet(self.clock.monotonic_ns(), lambda *_: None)
         repeats: Any = None
         stages = stages_of(
             snapshot,
             identify=bootstrap.make_identify(snapshot, tokens, None),
             paused=nobody_is_paused,
-            ways=ways,
+            ways=self.ways,
             fleet=fleet,
             ledger=self.ledger,
             quotas=ProviderQuotas(self.ledger),

@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,16 +16,21 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 WARM, COUNTED = 20, 20
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_request_leaves_nothing_to_the_collector(tmp_path: Path, stream: bool) -> None:
+@pytest.fixture
+def whole_path(tmp_path: Path) -> Any:
+    """Makes a path, of whole answers or of streams."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         from whole_path import WholePath
     finally:
         sys.path.remove(str(BENCHMARKS))
+    return lambda *, stream: WholePath(tmp_path, stream=stream)
 
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_request_leaves_nothing_to_the_collector(whole_path: Any, stream: bool) -> None:
     async def scene() -> int:
-        path = WholePath(tmp_path, stream=stream)
+        path = whole_path(stream=stream)
         for number in range(WARM):
             await path.serve(number)
         path.queue.kept.clear()
@@ -39,3 +46,26 @@ def test_a_request_leaves_nothing_to_the_collector(tmp_path: Path, stream: bool)
 
     left = asyncio.run(scene())
     assert left < COUNTED, f"{left / COUNTED:.1f} objects a request wait for the collector"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_what_waits_to_be_recorded_holds_no_connection(whole_path: Any, stream: bool) -> None:
+    """It is let go by the writer's thread, and what belongs to the loop must not be."""
+
+    async def scene() -> None:
+        path, answers = whole_path(stream=stream), []
+        (way,) = path.ways.values()
+        post = way._transport.post
+
+        async def posted(*given: Any, **named: Any) -> Any:
+            answer = await post(*given, **named)
+            answers.append(weakref.ref(answer))
+            return answer
+
+        way._transport.post = posted
+        await path.serve(0)
+        (entry,) = [kept for kept in path.queue.kept if hasattr(kept, "made")]
+        assert entry._make is not None, "its row is not made yet"
+        assert [answer() for answer in answers] == [None]
+
+    asyncio.run(scene())

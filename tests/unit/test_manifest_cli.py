@@ -174,7 +174,7 @@ def server() -> Iterator[tuple[type[Answers], int]]:
     handler = type("Handler", (Answers,), {})
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as listening:
         listening.daemon_threads = True
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
         thread.start()
         yield handler, listening.server_address[1]
         listening.shutdown()
@@ -252,7 +252,7 @@ def test_a_dripping_port_costs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
                     self.request.sendall(b"x: y\r\n")
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drips) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True).start()
         began = time.monotonic()
         assert found_at(monkeypatch, "vllm", "/v1/models", listening.server_address[1]) == []
         assert time.monotonic() - began < 2

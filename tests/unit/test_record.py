@@ -15,10 +15,10 @@ from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.exchange import Exchange, Outcome, Received
 from shipworthy.model.identity import Considered, Principal
 from shipworthy.model.ledger import Hold, Standing
-from shipworthy.model.observation import StoreDegraded
+from shipworthy.model.observation import Ended, StoreDegraded
 from shipworthy.model.policy import Bodies, Mode
 from shipworthy.ports import Entry, Stored
-from shipworthy.stages.record import make_record
+from shipworthy.stages.record import LATER_BYTES_MAX, make_record
 
 
 class Recorder:
@@ -131,3 +131,26 @@ def test_a_downgrade_can_be_filtered_by_level() -> None:
     (entry,) = world.run().recorder.entries
     assert entry.row.flags[-2:] == ("downgraded:use_case=faq", "downgraded:tenant")
     assert (entry.row.estimated_nano, entry.row.held_nano) == (7, 1_000)
+
+
+def test_what_was_served_is_made_when_it_is_written_and_says_how_it_was_when_it_ended() -> None:
+    """Behind the answer the client may leave, which is nobody's concern by then."""
+    world = World(bytes_max=1_000)
+    world.served(b"answer")
+    (entry,) = world.run().recorder.entries
+    (ended,) = [each for each in world.observed if isinstance(each, Ended)]
+    world.x.op.left = True
+    assert entry.row.flags == ()
+    assert entry.row.duration_ns == pytest.approx(ended.duration_ms * 1e6)
+    assert entry.bodies is not None and entry.bodies.reply == b"answer"
+    assert entry.body_bytes == len(entry.bodies.request) + len(entry.bodies.reply)
+    assert entry.row is entry.row, "made once"
+
+
+def test_what_a_large_request_was_parsed_into_does_not_wait_for_the_writer() -> None:
+    world = World(bytes_max=1_000)
+    world.x.request = a_chat("long " * LATER_BYTES_MAX)
+    world.served(b"answer")
+    (entry,) = world.run().recorder.entries
+    assert entry._make is None
+    assert entry.bodies is not None and entry.bodies.truncated

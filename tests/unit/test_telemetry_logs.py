@@ -281,6 +281,19 @@ def test_a_line_that_a_full_disk_cut_is_ended_before_the_next(tmp_path, monkeypa
     assert path.read_bytes().splitlines() == [b'{"first":"', b'{"second":"line"}']
 
 
+def test_a_line_that_cannot_be_made_costs_itself_only(tmp_path):
+    def broken() -> bytes:
+        raise ValueError("no line")
+
+    with open(tmp_path / "log", "w") as stream:
+        writer = LineWriter(stream)
+        for line in (broken, b"first\n", lambda: b"second\n"):
+            writer.put(line)
+        writer.close()
+    assert (tmp_path / "log").read_bytes() == b"first\nsecond\n"
+    assert writer.dropped == 1
+
+
 def test_a_stream_that_somebody_made_non_blocking_still_gets_every_line():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from msgspec import Struct
 
-from shipworthy.model.exchange import Bodies, Row
+from shipworthy.model.exchange import Bodies, Outcome, Row
 from shipworthy.model.ledger import Charge, Hold
 from shipworthy.model.op import Op
 from shipworthy.ports.money import Draft
 
 
-class Entry(Struct, frozen=True):
-    """An ended exchange with all that must commit together: its row, its bodies, and its settlement (None = no hold)."""
+class Entry:
+    """An ended exchange with all that must commit together: its row, its bodies, and its settlement (None = no hold).
 
-    row: Row
-    bodies: Bodies | None
-    hold: Hold | None
-    charge: Charge | None
+    Nothing of it changes. What is said ``later`` is made when it is first asked for: by who writes it, behind the answer.
+    """
+
+    __slots__ = ("_kept", "_make", "body_bytes", "charge", "hold", "id", "outcome")
+
+    def __init__(self, row: Row, bodies: Bodies | None, hold: Hold | None, charge: Charge | None) -> None:
+        self.id = row.id
+        self.outcome = row.outcome
+        self.body_bytes = len(bodies.request) + len(bodies.reply) if bodies is not None else 0
+        self.hold = hold
+        self.charge = charge
+        self._kept: tuple[Row, Bodies | None] = row, bodies
+        self._make: Callable[[], tuple[Row, Bodies | None]] | None = None
+
+    @classmethod
+    def later(
+        cls, id: UUID, outcome: Outcome, body_bytes: int, hold: Hold | None, charge: Charge | None,
+        make: Callable[[], tuple[Row, Bodies | None]],
+    ) -> Entry:  # fmt: skip
+        """One that ``make`` makes, in whichever thread; ``body_bytes`` are what its bodies take, about."""
+        entry = cls.__new__(cls)
+        entry.id, entry.outcome, entry.body_bytes = id, outcome, body_bytes
+        entry.hold, entry.charge = hold, charge
+        entry._make = make
+        return entry
+
+    @property
+    def row(self) -> Row:
+        """Made now, if it was not."""
+        return self.made()[0]
+
+    @property
+    def bodies(self) -> Bodies | None:
+        """The same."""
+        return self.made()[1]
+
+    def made(self) -> tuple[Row, Bodies | None]:
+        """Row and bodies; what they were made of is let go. Two threads at once make the same twice."""
+        make = self._make
+        if make is not None:
+            self._kept = make()
+            self._make = None
+        return self._kept
 
 
 REVOKED = "revoked"

@@ -15,8 +15,8 @@ from shipworthy.adapters.telemetry.metrics import Metrics
 from shipworthy.launch import Launch
 from shipworthy.manifest.load import Loaded
 from shipworthy.model.errors import StartRefused
-from shipworthy.model.exchange import Row
 from shipworthy.model.observation import Lifecycle
+from shipworthy.ports import Entry
 
 if TYPE_CHECKING:
     from shipworthy.adapters.telemetry.spans import Traces
@@ -44,9 +44,9 @@ class Voice:
             environment = loaded.snapshot.environment
             self._traces = Traces(endpoint, environment, self.observe, process_id=self._launch.process_id)
 
-    def took(self, row: Row) -> None:
+    def took(self, entry: Entry) -> None:
         if self._traces is not None:
-            self._traces.took(row)
+            self._traces.took(entry.row)
 
     def close(self) -> None:
         """Writes and sends what is left, for at most two seconds."""

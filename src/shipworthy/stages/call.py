@@ -205,6 +205,8 @@ class _Attempt:
             await self._listen(hear)
         if trouble:
             raise trouble[0]
+        if self._noted:
+            self._events = None  # the exchange outlives it, and is let go by another thread
         return not self._noted
 
     async def _listen(self, hear: Take) -> None:

@@ -6,6 +6,7 @@ A request that was refused before its sender was known leaves no row: a counter 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,12 +26,14 @@ from shipworthy.stages.dedupe import scope_of
 
 DETAIL_CHARS_MAX = 2_000
 """Of a refusal's detail, how much the row keeps."""
+LATER_BYTES_MAX = 65_536
+"""Of a request whose row is made later: what it was parsed into lives until then."""
 
 _UNDECIDED = Considered()
 _encode = msgspec.msgpack.Encoder().encode
 
 
-Took = Callable[[Row], None]
+Took = Callable[[Entry], None]
 """Whoever wants every finished row: traces."""
 
 
@@ -44,33 +47,32 @@ def make_record(
             code, detail = (x.refusal.code, x.refusal.detail) if hasattr(x, "refusal") else ("decode.client_left", "")
             op.observe(Refused(op.id_text, code, detail, x.peer))
             return None
-        bodies = bodies_of(snapshot, x)
-        row = row_of(snapshot, x, bodies)
-        entry = Entry(row, bodies, getattr(x, "hold", None), getattr(x, "charge", None))
+        duration_ns = op.elapsed_ns()
+        entry = entry_of(snapshot, x, duration_ns)
         if snapshot.strict:
-            return committed(op, x, entry)
+            return committed(op, x, entry, duration_ns)
         try:
             recorder.enqueue(entry)
         finally:
             leave(entry)
-        return told(op, x, row)
+        return told(op, x, entry, duration_ns)
 
-    async def committed(op: Op, x: Exchange, entry: Entry) -> None:
+    async def committed(op: Op, x: Exchange, entry: Entry, duration_ns: int) -> None:
         try:
             await recorder.record(entry)
         finally:
             leave(entry)
-        if (freeing := told(op, x, entry.row)) is not None:
+        if (freeing := told(op, x, entry, duration_ns)) is not None:
             await freeing
 
     def leave(entry: Entry) -> None:
         if entry.hold is not None:
             ledger.leave(entry.hold)
 
-    def told(op: Op, x: Exchange, row: Row) -> Awaitable[None] | None:
+    def told(op: Op, x: Exchange, entry: Entry, duration_ns: int) -> Awaitable[None] | None:
         """Whoever listens hears of the row; what is still to be waited for."""
-        took(row)
-        op.observe(ended(row, op.id_text))
+        took(entry)
+        op.observe(ended(x, duration_ns))
         return free(op, x) if x.idempotency_key and hasattr(x, "grant") else None
 
     async def free(op: Op, x: Exchange) -> None:
@@ -96,8 +98,28 @@ def make_draft(snapshot: Snapshot) -> Callable[[Op, Grant, Request, Mapping[str,
     return draft
 
 
-def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None) -> Row:
-    """The row of an ended exchange: the draft, and how it went on. ``bodies`` are what is kept beside it."""
+def entry_of(snapshot: Snapshot, x: Exchange, duration_ns: int) -> Entry:
+    """What is recorded of an ended exchange. Of one that was served it is made later, behind the answer, unless it is so
+    large that what it is made of had better go at once."""
+    hold, charge = getattr(x, "hold", None), getattr(x, "charge", None)
+    most, left = snapshot.bodies.bytes_max, x.op.left
+    if x.outcome is Outcome.SERVED and len(x.request.body) <= LATER_BYTES_MAX:
+        size = min(len(x.request.body), most) + min(x.received.payload_bytes, most)
+        return Entry.later(
+            x.op.id, x.outcome, size, hold, charge, partial(kept_of, snapshot, x, duration_ns, left=left)
+        )
+    row, bodies = kept_of(snapshot, x, duration_ns, left=left)
+    return Entry(row, bodies, hold, charge)
+
+
+def kept_of(snapshot: Snapshot, x: Exchange, duration_ns: int, *, left: bool) -> tuple[Row, Bodies | None]:
+    """The row of an ended exchange, and what is kept beside it. ``left``: its client had gone by then."""
+    bodies = bodies_of(snapshot, x)
+    return row_of(snapshot, x, bodies, duration_ns, left=left), bodies
+
+
+def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None, duration_ns: int, *, left: bool) -> Row:
+    """The draft, and how it went on."""
     route, hold, charge = getattr(x, "route", None), getattr(x, "hold", None), getattr(x, "charge", None)
     refusal, reply, fitted = getattr(x, "refusal", None), getattr(x, "reply", None), getattr(x, "fitted", None)
     considered = _considered(x)
@@ -127,8 +149,8 @@ def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None) -> Row:
         source=_source(x),
         finish=tuple(x.received.finish),
         cut=fitted.cut if fitted else (),
-        flags=_flags(x, bodies),
-        duration_ns=x.op.elapsed_ns(),
+        flags=_flags(x, bodies, left=left),
+        duration_ns=duration_ns,
         first_token_ns=x.received.first_ns,
         reply_bytes=x.received.payload_bytes,
     )
@@ -211,21 +233,22 @@ def answer_of(x: Exchange) -> Stored | None:
     return Stored(x.op.id, 200, "application/json", b"".join(received.payloads))
 
 
-def ended(row: Row, exchange_id: str) -> Ended:
-    """What logs and metrics hear of a row."""
+def ended(x: Exchange, duration_ns: int) -> Ended:
+    """What logs and metrics hear of its row."""
+    usage, charge = x.received.usage, getattr(x, "charge", None)
     return Ended(
-        exchange_id=exchange_id,
-        tenant=row.tenant,
-        use_case=row.use_case,
-        model=row.model,
-        outcome=row.outcome,
-        code=row.refusal_code,
-        duration_ms=row.duration_ns / 1e6,
-        first_token_ms=row.first_token_ns / 1e6,
-        input_tokens=row.usage.input if row.usage else 0,
-        output_tokens=row.usage.output if row.usage else 0,
-        charged_nano=row.charged_nano,
-        overrun_nano=row.overrun_nano,
+        exchange_id=x.op.id_text,
+        tenant=x.principal.tenant,
+        use_case=_considered(x).use_case,
+        model=x.reply.model.name if hasattr(x, "reply") else "",
+        outcome=x.outcome,
+        code=x.refusal.code if hasattr(x, "refusal") else "",
+        duration_ms=duration_ns / 1e6,
+        first_token_ms=x.received.first_ns / 1e6,
+        input_tokens=usage.input if usage else 0,
+        output_tokens=usage.output if usage else 0,
+        charged_nano=charge.amount_nano if charge else 0,
+        overrun_nano=charge.overrun_nano if charge else 0,
     )
 
 
@@ -278,7 +301,7 @@ def _source(x: Exchange) -> str:
     return x.reply.source if hasattr(x, "reply") else ""
 
 
-def _flags(x: Exchange, bodies: Bodies | None) -> tuple[str, ...]:
+def _flags(x: Exchange, bodies: Bodies | None, *, left: bool) -> tuple[str, ...]:
     """Short words for what an auditor would want to filter by."""
     charge, received = getattr(x, "charge", None), x.received
     flags: list[str] = []
@@ -292,7 +315,7 @@ def _flags(x: Exchange, bodies: Bodies | None) -> tuple[str, ...]:
         flags.append("usage_refused")
     if received.usage is not None and received.usage.output == 0 and received.text_chars > 0:
         flags.append("usage_implausible")
-    if x.op.left:
+    if left:
         flags += ("drained", "client_left") if received.done else ("client_left",)
     if received.opaque:
         flags.append("opaque_content")

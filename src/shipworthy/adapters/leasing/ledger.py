@@ -134,7 +134,7 @@ class LeasedLedger:
         hold, charge = entry.hold, entry.charge
         if hold is None or hold.purse is None or charge is None:
             return
-        hold.purse.settle(hold, charge, entry.row.outcome is not Outcome.REFUSED)
+        hold.purse.settle(hold, charge, entry.outcome is not Outcome.REFUSED)
 
     # ---------------------------------------------------------------------------------------- leases
 

@@ -28,7 +28,6 @@ from shipworthy.adapters.store.pool import Store, StoreRole
 from shipworthy.adapters.store.trouble import first_line, passing, unavailable
 from shipworthy.adapters.store.vault import Vault
 from shipworthy.model.errors import ShipworthyError, StoreUnavailable
-from shipworthy.model.exchange import Bodies
 from shipworthy.model.observation import Failed, StoreDegraded
 from shipworthy.model.op import Observe
 from shipworthy.ports import Entry, Intent
@@ -63,9 +62,7 @@ class Item:
         self.what = what
         self.waiter = waiter
         self.late = False
-        self.size = ENTRY_BYTES + (
-            _bytes_of(what.bodies) if isinstance(what, Entry) else what.hold.estimate.input_tokens
-        )
+        self.size = ENTRY_BYTES + (what.body_bytes if isinstance(what, Entry) else what.hold.estimate.input_tokens)
 
     @property
     def moot(self) -> bool:
@@ -79,15 +76,12 @@ class Item:
             return None
         if not self.late:
             return entry
-        return structs.replace(entry, row=structs.replace(entry.row, flags=(*entry.row.flags, "record_late")))
+        row, bodies = entry.made()
+        return Entry(structs.replace(row, flags=(*row.flags, "record_late")), bodies, entry.hold, entry.charge)
 
     def intent(self) -> Intent | None:
         """The intent, if it is one that still has to be written."""
         return self.what if isinstance(self.what, Intent) and not self.what.void else None
-
-
-def _bytes_of(bodies: Bodies | None) -> int:
-    return len(bodies.request) + len(bodies.reply) if bodies is not None else 0
 
 
 class PostgresRecorder:
@@ -122,6 +116,8 @@ class PostgresRecorder:
         await self._committed(entry, self._bounds.record_s)
 
     def enqueue(self, entry: Entry) -> None:
+        if self._trouble:
+            entry.made()  # it may wait for long, and what it is made of takes more room
         self._put(entry, None)
         self._settled(entry)
 
@@ -267,7 +263,7 @@ class PostgresRecorder:
             half = len(batch) // 2
             return self._write(batch[:half]) and self._write(batch[half:])
         what = batch[0].what
-        of = what.row.id if isinstance(what, Entry) else what.hold.id
+        of = what.id if isinstance(what, Entry) else what.hold.id
         self._observe(Failed("recorder", f"{type(error).__name__}: {first_line(error)}", str(of), ""))
         self._resolve(batch, StoreUnavailable(f"store.refused: the row of {of} cannot be stored ({first_line(error)})"))
         return True

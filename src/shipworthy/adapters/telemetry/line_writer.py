@@ -18,11 +18,16 @@ from typing import Protocol
 QUEUE_BYTES_MAX = 4 << 20
 BATCH_BYTES_MAX = 4_096
 """PIPE_BUF: writes up to it are atomic on a pipe, so lines of several processes don't mix. Longer lines go alone."""
+UNMADE_BYTES = 512
+"""What a line that is not made yet takes, about."""
 LINGER_S = 0.02
 """Lines that come within it leave together: a busy loop is woken up for its log 50 times a second, not once a line."""
 TICK_S = 1.0
 WRITABLE_S_MAX = 5.0
 FLUSH_S_MAX = 1.0
+
+
+Line = bytes | Callable[[], bytes]
 
 
 class Stream(Protocol):
@@ -39,7 +44,7 @@ class LineWriter:
         self._stream = stream
         self._notices = notices
         self._lock = threading.RLock()  # re-entrant: a finalizer may log while its thread is in here
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[Line] = deque()
         self._waiting_bytes = 0
         self._torn = False
         self._owed = b""
@@ -49,14 +54,16 @@ class LineWriter:
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def put(self, line: bytes, *, urgent: bool = False) -> None:
-        """Queues one line, which ends in a newline. Never waits, never raises."""
+    def put(self, line: Line, *, urgent: bool = False) -> None:
+        """Queues one line, which ends in a newline, or what makes it: many are made at once, in the writer's thread, when
+        they are about to leave. Never waits, never raises."""
+        size = len(line) if isinstance(line, bytes) else UNMADE_BYTES
         with self._lock:
-            if self._closing or self._waiting_bytes + len(line) > QUEUE_BYTES_MAX:
+            if self._closing or self._waiting_bytes + size > QUEUE_BYTES_MAX:
                 self.dropped += 1
                 return
             self._lines.append(line)
-            self._waiting_bytes += len(line)
+            self._waiting_bytes += size
             if self._thread is None:
                 self._begin()
         if not self._wake.is_set():  # set, the writer has yet to look at the lines, and will find this one
@@ -90,8 +97,9 @@ class LineWriter:
 
     def _drain(self) -> None:
         with self._lock:
-            lines, self._waiting_bytes = tuple(self._lines), 0
+            waiting, self._waiting_bytes = tuple(self._lines), 0
             self._lines.clear()
+        lines = [line for each in waiting if (line := self._made(each))]
         batch: list[bytes] = []
         size = 0
         for line in lines:
@@ -103,6 +111,16 @@ class LineWriter:
         if batch:
             self._send(batch)
         self._notice()
+
+    def _made(self, line: Line) -> bytes:
+        if isinstance(line, bytes):
+            return line
+        try:
+            return line()
+        except Exception:  # noqa: BLE001 - what cannot be said is lost, as what does not fit; the others are written
+            with self._lock:
+                self.dropped += 1
+            return b""
 
     def _notice(self) -> None:
         """Says what could not be said, at most once a second; keeps it for later while the stream takes nothing."""

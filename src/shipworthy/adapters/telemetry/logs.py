@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 from msgspec.structs import asdict
 
@@ -66,22 +67,15 @@ class JsonLog:
         if level < self._level:
             return
         if isinstance(observation, Ended) and self._ended is not None:
-            line = self._ended.line(self._clock.unix_ns(), level, observation)
-            if line:
-                self._writer.put(line)
-                return
-        elif isinstance(observation, Refused) and not self._may(self._strangers, observation.code):
+            self._writer.put(partial(self._end, self._clock.unix_ns(), level, observation))
+            return
+        if isinstance(observation, Refused) and not self._may(self._strangers, observation.code):
             return
         self.say(level, event_name(type(observation)), asdict(observation))
 
     def say(self, level: Level, event: str, fields: Mapping[str, Value]) -> None:
-        """One line. Texts are redacted, then cut so that the whole line keeps LINE_BYTES_MAX."""
-        now_ns, chars_max = self._clock.unix_ns(), FIELD_CHARS_MAX
-        line = self._render(now_ns, level, self._process, event, _bounded(fields, chars_max))
-        while len(line) > LINE_BYTES_MAX and chars_max > 1:
-            chars_max //= 2
-            line = self._render(now_ns, level, self._process, event, _bounded(fields, chars_max))
-        self._writer.put(line, urgent=level >= Level.ERROR)
+        """One line."""
+        self._writer.put(self._line(self._clock.unix_ns(), level, event, fields), urgent=level >= Level.ERROR)
 
     def library(self, record: logging.LogRecord) -> None:
         """What a library logged, as one of our lines."""
@@ -95,6 +89,20 @@ class JsonLog:
     def close(self) -> None:
         """Writes what waits, for at most a second."""
         self._writer.close()
+
+    def _end(self, unix_ns: int, level: Level, ended: Ended) -> bytes:
+        """The line of an exchange; made by the writer's thread."""
+        line = self._ended.line(unix_ns, level, ended) if self._ended is not None else b""
+        return line or self._line(unix_ns, level, event_name(Ended), asdict(ended))
+
+    def _line(self, unix_ns: int, level: Level, event: str, fields: Mapping[str, Value]) -> bytes:
+        """Texts are redacted, then cut so that the whole line keeps LINE_BYTES_MAX."""
+        chars_max = FIELD_CHARS_MAX
+        line = self._render(unix_ns, level, self._process, event, _bounded(fields, chars_max))
+        while len(line) > LINE_BYTES_MAX and chars_max > 1:
+            chars_max //= 2
+            line = self._render(unix_ns, level, self._process, event, _bounded(fields, chars_max))
+        return line
 
     def _may(self, bucket: Bucket, kind: str) -> bool:
         with self._suppressing:

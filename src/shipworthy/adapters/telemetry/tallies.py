@@ -14,6 +14,8 @@ from shipworthy.model.observation import Ended
 
 TALLIES_MAX = 64
 """Kinds of end that may wait: writing one takes tens of microseconds, and the event loop waits for all of them."""
+WAITING_MAX = 256
+"""Of one kind: counting them takes a millisecond."""
 
 Kind = tuple[str, str, str, str, str]
 """Tenant, use case, model, outcome, code: the labels of the exchanges."""
@@ -35,7 +37,7 @@ class Spread:
 
 
 class Tally:
-    """All exchanges of one kind since the last writing."""
+    """All exchanges of one kind since the last writing; ``waiting`` are those that are not yet among its figures."""
 
     __slots__ = (
         "charged_nano",
@@ -45,12 +47,20 @@ class Tally:
         "input_tokens",
         "output_tokens",
         "overrun_nano",
+        "waiting",
     )
 
     def __init__(self) -> None:
         self.exchanges = self.input_tokens = self.output_tokens = self.charged_nano = self.overrun_nano = 0
         self.durations = Spread(DURATION_S)
         self.first_tokens = Spread(FIRST_TOKEN_S)
+        self.waiting: list[Ended] = []
+
+    def fold(self) -> None:
+        """Counts those that wait: many at once, a fraction of what each would take by itself."""
+        for ended in self.waiting:
+            self.add(ended)
+        self.waiting.clear()
 
     def add(self, ended: Ended) -> None:
         self.exchanges += 1
@@ -76,8 +86,10 @@ class Tallies:
         tally = self._tallies.get(kind)
         if tally is None:
             self._begin(kind, ended)
-        else:
-            tally.add(ended)
+            return
+        tally.waiting.append(ended)
+        if len(tally.waiting) >= WAITING_MAX:
+            tally.fold()
 
     def _begin(self, kind: Kind, ended: Ended) -> None:
         """New label sets, a millisecond each, are made here: one by one as they come, not all at once in ``write``."""
@@ -92,6 +104,7 @@ class Tallies:
         """Adds everything that waits to the metrics' files."""
         waiting, self._tallies = self._tallies, {}
         for kind, tally in waiting.items():
+            tally.fold()
             for counter, amount in counted(self._families, kind, tally):
                 counter.inc(amount)
             for histogram, values in times(self._families, kind, tally):
