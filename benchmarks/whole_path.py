@@ -281,7 +281,7 @@ async def measure(folder: Path, requests: int, rounds: int, *, stream: bool) -> 
         await asyncio.sleep(0)
     took = defaultdict(list)
     for number in range(requests):
-        for step in (await path.serve(number)).op.steps:
+        for step in (await path.serve(number)).op.steps():
             took[step.stage].append(step.duration_ns / 1e3)
     turning.cancel()
     return costs, {stage: statistics.median(each) for stage, each in took.items()}

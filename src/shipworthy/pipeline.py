@@ -46,20 +46,36 @@ async def serve(x: Exchange, stages: Stages, arrival: Arrival, sink: Sink) -> No
 
 
 async def admit(x: Exchange, stages: Stages, arrival: Arrival) -> None:
-    """Everything that may say no, in order; ends when the first piece of the answer is here."""
-    op = x.op
-    x.principal = await stages.identify(op, arrival.credentials)
-    x.request = await stages.decode(op, arrival)
-    x.grant = stages.authorize(op, x.principal, x.request, arrival)
-    await stages.dedupe(op, x.grant, x.request, arrival)
-    x.hold = await stages.reserve(op, x.grant, x.request)
-    x.prompt = stages.resolve(op, x.grant)
-    x.passages = await stages.retrieve(op, x.grant, x.request)
-    x.screened = await stages.screen(op, x.grant, x.request, x.passages)
-    x.fitted = stages.fit(op, x.grant, x.request, x.prompt, x.passages)
-    x.hit = await stages.recall(op, x.grant, x.request, x.fitted)
-    x.route = stages.route(op, x.grant, x.hold, x.request, x.fitted)
-    x.reply = await stages.call(op, x.route, x.request, x.fitted, x.hold, x.attempts)
+    """Everything that may say no, in order; ends when the first piece of the answer is here.
+
+    What begins here is a step in the record, up to what begins next.
+    """
+    op, begins = x.op, x.op.begins
+    try:
+        begins("identify")
+        x.principal = await stages.identify(op, arrival.credentials)
+        begins("decode")
+        x.request = await stages.decode(op, arrival)
+        begins("authorize")
+        x.grant = stages.authorize(op, x.principal, x.request, arrival)
+        begins("dedupe")
+        await stages.dedupe(op, x.grant, x.request, arrival)
+        begins("reserve")
+        x.hold = await stages.reserve(op, x.grant, x.request)
+        x.prompt = stages.resolve(op, x.grant)
+        x.passages = await stages.retrieve(op, x.grant, x.request)
+        x.screened = await stages.screen(op, x.grant, x.request, x.passages)
+        begins("fit")
+        x.fitted = stages.fit(op, x.grant, x.request, x.prompt, x.passages)
+        x.hit = await stages.recall(op, x.grant, x.request, x.fitted)
+        begins("route")
+        x.route = stages.route(op, x.grant, x.hold, x.request, x.fitted)
+        begins("call")
+        x.reply = await stages.call(op, x.route, x.request, x.fitted, x.hold, x.attempts)
+        op.ends()
+    except BaseException as reason:
+        op.ends(refused=reason.code if isinstance(reason, Refusal) else "")
+        raise
 
 
 async def deliver(x: Exchange, stages: Stages, sink: Sink) -> bytes:
@@ -97,7 +113,9 @@ async def close(x: Exchange, stages: Stages) -> Refusal | None:
         cancelled = await outlast(end_reply(x))
     try:
         if hasattr(x, "hold"):
+            x.op.begins("settle")
             x.charge = stages.settle(x.op, x.hold, x.grant, x.attempts, x.received)
+            x.op.ends()
         recording = stages.record(x.op, x)
         if recording is not None:
             cancelled = await outlast(recording) or cancelled

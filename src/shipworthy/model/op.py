@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from itertools import pairwise
 from typing import Protocol
 from uuid import UUID
 
@@ -59,7 +60,7 @@ Observe = Callable[[Observation], None]
 
 
 class Op:
-    """id, kind, deadline (monotonic ns, 0 = none), clock, observe; and the steps taken so far.
+    """id, kind, deadline (monotonic ns, 0 = none), clock, observe; and when which stage began.
 
     ``left`` is set when the client has gone: nothing new is begun for it, what runs is drained for a bounded time.
     """
@@ -74,8 +75,8 @@ class Op:
         "kind",
         "left",
         "observe",
-        "steps",
         "traceparent",
+        "_marks",
     )
 
     def __init__(
@@ -90,8 +91,8 @@ class Op:
         self.began_ns = clock.monotonic_ns()
         self.id = uuid7(self.arrived_unix_ns)
         self.id_text = str(self.id)
-        self.steps: list[Step] = []
         self.left = False
+        self._marks: list[tuple[str, int, str]] = []  # what begins, if anything; when; with which code the last refused
 
     @classmethod
     def for_request(cls, clock: Clock, observe: Observe, traceparent: str = "") -> Op:
@@ -107,6 +108,23 @@ class Op:
 
     def elapsed_ns(self) -> int:
         return self.clock.monotonic_ns() - self.began_ns
+
+    def begins(self, stage: str) -> None:
+        """``stage`` begins, and what ran before it is over: one look at the clock for both."""
+        self._marks.append((stage, self.clock.monotonic_ns(), ""))
+
+    def ends(self, refused: str = "") -> None:
+        """What ran is over; with which code it refused."""
+        self._marks.append(("", self.clock.monotonic_ns(), refused))
+
+    def steps(self) -> list[Step]:
+        """Every stage that is over."""
+        began_ns = self.began_ns
+        return [
+            Step(stage, at_ns - began_ns, until_ns - at_ns, refused=refused)
+            for (stage, at_ns, _), (_, until_ns, refused) in pairwise(self._marks)
+            if stage
+        ]
 
 
 def uuid7(unix_ns: int) -> UUID:

@@ -1,5 +1,4 @@
-"""The path of a request, built over one snapshot: every stage in its place, each with a timer around it
-if it does anything: what is not configured leaves its receipt and no step."""
+"""The path of a request, built over one snapshot: every stage in its place. What is not configured leaves its receipt."""
 
 from __future__ import annotations
 
@@ -21,7 +20,6 @@ from shipworthy.stages.record import Took, make_draft, make_record
 from shipworthy.stages.reserve import make_reserve
 from shipworthy.stages.route import make_route
 from shipworthy.stages.settle import settle
-from shipworthy.stages.timed import timed
 
 
 def stages_of(
@@ -40,20 +38,20 @@ def stages_of(
     """The stages; ``ways`` are the providers by name. What outlives the snapshot is handed in."""
     reserve = make_reserve(ledger, make_draft(snapshot))
     return Stages(
-        identify=timed("identify", identify),
-        decode=timed("decode", make_decode()),
-        authorize=timed("authorize", make_authorize(snapshot)),
-        dedupe=timed("dedupe", make_dedupe(repeats)),
-        reserve=timed("reserve", unless_paused(paused, reserve)),
+        identify=identify,
+        decode=make_decode(),
+        authorize=make_authorize(snapshot),
+        dedupe=make_dedupe(repeats),
+        reserve=unless_paused(paused, reserve),
         resolve=unconfigured.resolve,
         retrieve=unconfigured.retrieve,
         screen=unconfigured.screen,
-        fit=timed("fit", fit),
+        fit=fit,
         recall=unconfigured.recall,
-        route=timed("route", make_route(fleet, ledger)),
-        call=timed("call", make_call(ways, fleet, ledger, quotas)),
+        route=make_route(fleet, ledger),
+        call=make_call(ways, fleet, ledger, quotas),
         inspect=unconfigured.inspect,
         encode=encode,
-        settle=timed("settle", settle),
+        settle=settle,
         record=make_record(snapshot, recorder, ledger, repeats, took),
     )

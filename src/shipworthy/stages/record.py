@@ -254,7 +254,7 @@ def ended(x: Exchange, duration_ns: int) -> Ended:
 
 def _steps(x: Exchange) -> tuple[Step, ...]:
     """What each stage took, and the delivery, which is no single stage's; tokens and cost stand where they arose."""
-    steps, charge, received = list(x.op.steps), getattr(x, "charge", None), x.received
+    steps, charge, received = x.op.steps(), getattr(x, "charge", None), x.received
     if received.first_ns:
         steps.insert(
             -1, Step("deliver", received.first_ns, received.last_ns - received.first_ns)
