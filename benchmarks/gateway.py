@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ import gateway_server
 from gateway_ground import Ground, ground
 from gateway_peers import PEERS, NotInstalled, Peer, installed, running
 from gateway_plot import draw
+from gateway_python import Python, chosen, environment
 from gateway_report import UPSTREAM, Report, Subject
 from gateway_rounds import KINDS, Seen, Shape, played, warmed
 from gateway_steps import StepTime, steps
@@ -35,14 +35,14 @@ DURABILITIES = ("relaxed", "strict")
 ALL = ",".join(f"{kind}:{concurrency}" for kind in KINDS for concurrency in (1, 32, 64))
 
 
-def prepared(peers: Sequence[Peer], cache: Path) -> tuple[list[tuple[Peer, Path]], dict[str, str]]:
+def prepared(peers: Sequence[Peer], cache: Path, python: Python) -> tuple[list[tuple[Peer, Path]], dict[str, str]]:
     """The peers that are here now, and why the others are not."""
     ready: list[tuple[Peer, Path]] = []
     missing: dict[str, str] = {}
     for peer in peers:
         print(f"{peer.name}: {peer.pins}", file=sys.stderr, flush=True)
         try:
-            ready.append((peer, installed(peer, cache)))
+            ready.append((peer, installed(peer, cache, python)))
         except NotInstalled as why:
             missing[peer.name] = str(why)
             print(f"{peer.name} is left out: {why}", file=sys.stderr, flush=True)
@@ -52,8 +52,9 @@ def prepared(peers: Sequence[Peer], cache: Path) -> tuple[list[tuple[Peer, Path]
 class Field:
     """All targets, up at once; each is loaded alone."""
 
-    def __init__(self, ground: Ground, stack: ExitStack) -> None:
+    def __init__(self, ground: Ground, stack: ExitStack, python: Python) -> None:
         self.ground, self._stack = ground, stack
+        self._python = environment(python, ground.base / "python")
         url = f"http://127.0.0.1:{ground.port}/v1/chat/completions"
         direct = Target(UPSTREAM, "", url, [{"authorization": "Bearer none"}], lambda: [ground.upstream_pid])
         self.targets = [direct]
@@ -63,7 +64,7 @@ class Field:
         self.targets.append(self._stack.enter_context(running(peer, folder, self.ground.port)))
 
     def raise_shipworthy(self, durability: str) -> None:
-        up = gateway_server.target(self.ground.base, self.ground.database, durability, self.ground.port)
+        up = gateway_server.target(self.ground.base, self.ground.database, durability, self.ground.port, self._python)
         target, store = self._stack.enter_context(up)
         self.targets.append(target)
         self.stores[target.name] = store
@@ -81,10 +82,14 @@ class Field:
 
 
 def measure(
-    asked: argparse.Namespace, ready: Sequence[tuple[Peer, Path]], missing: dict[str, str], private: bool
+    asked: argparse.Namespace,
+    ready: Sequence[tuple[Peer, Path]],
+    missing: dict[str, str],
+    private: bool,
+    python: Python,
 ) -> Report:
     with ground() as base, ExitStack() as stack:
-        field = Field(base, stack)
+        field = Field(base, stack, python)
         for durability in DURABILITIES:
             if wanted(asked, f"shipworthy {durability}"):
                 field.raise_shipworthy(durability)
@@ -100,7 +105,7 @@ def measure(
         seen = played(field.targets, asked.loads, asked.rounds, asked.seconds)
         others = machine_cpu_s() - cpu_s(family(os.getpid())) - others
         return Report(
-            platform.python_version(), len(ALLOWED), asked.rounds, asked.seconds, private,
+            python.words, len(ALLOWED), asked.rounds, asked.seconds, private,
             max(0.0, others / (time.monotonic() - began) / len(ALLOWED)), flush,
             [subject(each) for each in field.targets],
             missing, seen, field.steps(seen),
@@ -126,15 +131,17 @@ def wanted(asked: argparse.Namespace, name: str) -> bool:
 
 def run(asked: argparse.Namespace) -> Report:
     """Peers are fetched before the network becomes our own."""
+    python = chosen(asked.python)
     with ExitStack() as stack:
         cache = asked.peers or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shipworthy-peers-")))
-        ready, missing = prepared([peer for peer in PEERS if wanted(asked, peer.name)], cache.absolute())
-        return measure(asked, ready, missing, private_network())
+        ready, missing = prepared([peer for peer in PEERS if wanted(asked, peer.name)], cache.absolute(), python)
+        return measure(asked, ready, missing, private_network(), python)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, help="where peers are installed and found again (a temporary folder)")
+    parser.add_argument("--python", type=Path, help="that Python's gateways run on (the distribution's, else this one)")
     parser.add_argument("--only", help="names to begin with, by comma: shipworthy,ferrogw")
     parser.add_argument("--loads", type=shapes, default=shapes(ALL), help="kind and concurrency each: whole:1,paced:32")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a round")

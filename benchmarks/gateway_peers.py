@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gateway_python import Python
 from gateway_target import Sender, Target, await_answer
 from processes import cores, end_group, family, free_port, memory_mb, on_cores
 from upstream import PACED_MODEL, WHOLE_MODEL
@@ -50,11 +51,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class Peer:
-    """``install`` fills an empty folder; ``launch`` gets that folder, its own port and the upstream's."""
+    """``install`` fills an empty folder, for a Python; ``launch`` gets that folder, its own port and the upstream's."""
 
     name: str
     pins: str
-    install: Callable[[Path], None]
+    install: Callable[[Path, Python], None]
     launch: Callable[[Path, int, int], Launch]
     version: Callable[[Path], str]
 
@@ -71,9 +72,9 @@ def _run(argv: Sequence[str], where: Path) -> str:
     return done.stdout + done.stderr
 
 
-def _pip(pins: Sequence[str]) -> Callable[[Path], None]:
-    def install(folder: Path) -> None:
-        _run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], folder)
+def _pip(pins: Sequence[str]) -> Callable[[Path, Python], None]:
+    def install(folder: Path, python: Python) -> None:
+        _run([str(python.at), "-m", "venv", "--without-pip", str(folder / "env")], folder)
         pip = [sys.executable, "-m", "pip", "--python", str(folder / "env/bin/python")]
         _run([*pip, "install", "-q", "--disable-pip-version-check", *pins], folder)
 
@@ -84,7 +85,7 @@ def _first_pin(pins: Sequence[str]) -> Callable[[Path], str]:
     return lambda folder: pins[0].partition("==")[2]
 
 
-def _npm_portkey(folder: Path) -> None:
+def _npm_portkey(folder: Path, _: Python) -> None:
     wanted = {
         "private": True,
         "dependencies": PORTKEY,
@@ -94,7 +95,7 @@ def _npm_portkey(folder: Path) -> None:
     _run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"], folder)
 
 
-def _deb_nginx(folder: Path) -> None:
+def _deb_nginx(folder: Path, _: Python) -> None:
     """The package's files, unpacked; nothing of the system is touched."""
     try:
         _run(["apt-get", "download", NGINX], folder)
@@ -180,14 +181,14 @@ PEERS = (
 )
 
 
-def installed(peer: Peer, cache: Path) -> Path:
+def installed(peer: Peer, cache: Path, python: Python) -> Path:
     """The folder of that peer with these pins, filled if it was not yet. NotInstalled says why it cannot be."""
-    folder = cache / f"{peer.name}-{hashlib.sha256(peer.pins.encode()).hexdigest()[:12]}"
+    folder = cache / f"{peer.name}-{hashlib.sha256((peer.pins + python.words).encode()).hexdigest()[:12]}"
     done = folder / "installed"
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o755)
-        peer.install(folder)
+        peer.install(folder, python)
         done.touch()
     return folder
 

@@ -41,6 +41,7 @@ class Shape:
     workers: int = 1
     steady: str = "steady-20-400"
     drain_s: int = 5
+    python: Path = Path(sys.executable)
     embedded: bool = False
     """Its own store under its folder, as `shipworthy serve` makes it; else a database of ours."""
 
@@ -129,7 +130,7 @@ def launch(folder: Path, shape: Shape, upstream_port: int) -> Server:
     with (folder / "log").open("ab") as log:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "shipworthy", "serve", "-c", str(config)],
+            [shape.python, "-m", "shipworthy", "serve", "-c", str(config)],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -181,9 +182,11 @@ def serving(
 
 
 @contextmanager
-def target(base: Path, database: Database, durability: str, upstream_port: int) -> Iterator[tuple[Target, str]]:
+def target(
+    base: Path, database: Database, durability: str, upstream_port: int, python: Path
+) -> Iterator[tuple[Target, str]]:
     """The same as one of several that are measured, up and idle."""
-    with serving(base, database, Shape(durability), upstream_port) as (server, store):
+    with serving(base, database, Shape(durability, python=python), upstream_port) as (server, store):
         models = {upstream: name for name, upstream in USE_CASES.items()}
         beside = {"PostgreSQL": lambda: family(database.pid), "supervisor, control": server.around}
         name, senders = f"shipworthy {durability}", server.senders
