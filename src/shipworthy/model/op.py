@@ -66,6 +66,7 @@ class Op:
     """
 
     __slots__ = (
+        "_marks",
         "arrived_unix_ns",
         "began_ns",
         "clock",
@@ -76,7 +77,6 @@ class Op:
         "left",
         "observe",
         "traceparent",
-        "_marks",
     )
 
     def __init__(

@@ -20,6 +20,7 @@ from typing import Protocol, cast
 from shipworthy.adapters.providers.framing import Garbled, Incoming
 from shipworthy.adapters.providers.glance import OVER, Glance
 from shipworthy.model.errors import FailureKind, ProviderFailure
+from shipworthy.straight import straight
 
 READ_BUFFER_BYTES = 65_536  # beyond it nothing is read from the socket; what one read of the loop brings may exceed it
 WRITE_SLICE_BYTES = 262_144  # a body is handed to the loop, and encrypted, in slices of this size
@@ -57,8 +58,10 @@ class Wire(asyncio.Protocol):
 
     __slots__ = (
         "_alarm", "_alarm_s", "_clogged", "_due_s", "_glance", "_held", "_home", "_incoming", "_lingering", "_loop",
-        "_pour", "_silence_s", "_transport", "_unsent", "_waiter", "idle_since_s", "over",
+        "_pour", "_silence_s", "_transport", "_unsent", "_waiter", "_write", "idle_since_s", "over",
     )  # fmt: skip
+
+    _write: Callable[[bytes], None]
 
     def __init__(self, loop: asyncio.AbstractEventLoop, home: Home) -> None:
         self.over = False
@@ -97,7 +100,7 @@ class Wire(asyncio.Protocol):
         self._silence_s = silence_s
         self._ring_at(self._loop.time() + silence_s)
         if len(body) <= WRITE_SLICE_BYTES:
-            transport.write(head + body)
+            self._write(head + body)
         else:
             transport.write(head)
             self._unsent = memoryview(body)
@@ -176,6 +179,7 @@ class Wire(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
             self._glance = Glance(sock.fileno())
+        self._write = straight(self._transport)
 
     def data_received(self, data: bytes) -> None:
         incoming = self._incoming
@@ -283,6 +287,7 @@ class Wire(asyncio.Protocol):
             return
         self.over = True
         self._unsent = None
+        self._write = _nowhere  # it knows the transport, which knows us
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -327,6 +332,10 @@ class Wire(asyncio.Protocol):
             self._fail(FailureKind.BROKEN, IDLE)
         else:
             self._fail(FailureKind.FIRST_TOKEN_TIMEOUT, SILENT)
+
+
+def _nowhere(data: bytes) -> None:
+    """Where the bytes of a connection go that is over."""
 
 
 def with_reset(transport: asyncio.BaseTransport) -> None:

@@ -18,6 +18,7 @@ from shipworthy.http.wire.answer import Answer, plain
 from shipworthy.http.wire.peer import peer_of
 from shipworthy.http.wire.reader import Malformed, Reader
 from shipworthy.http.wire.request import Request
+from shipworthy.straight import straight
 
 NEVER = math.inf
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -100,7 +101,7 @@ class Connection(asyncio.Protocol):
             return
         shared.connections.add(self)
         peer = peer_of(transport)
-        self.write = transport.write
+        self.write = straight(transport)
         self._reader = Reader(transport, peer, self._begin, self._wanted)
         self._wait(Waits.HEAD, bounds.HEAD_SECONDS_MAX)
 
