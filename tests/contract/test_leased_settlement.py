@@ -190,7 +190,7 @@ def test_a_presumed_intent_is_paid_by_its_lease(desk) -> None:
     desk.intent(known)
     desk.intent(unknown)
     assert unknown.hold is not None
-    forgetful = structs.replace(unknown, hold=structs.replace(unknown.hold, lease_id=None))
+    forgetful = Entry(unknown.row, unknown.bodies, structs.replace(unknown.hold, lease_id=None), unknown.charge)
     assert desk.writer.write([known, forgetful, settled], presume=True) == {known.row.id, unknown.row.id}
     assert desk.leases() == {lease_id: 400}
     assert desk.counters() == desk.each(600, 0, 0, 400)

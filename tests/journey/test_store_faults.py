@@ -100,8 +100,8 @@ def test_a_batch_that_was_half_said_before_counts_once(fresh_store) -> None:
 
 def test_a_full_disk_is_named_and_nothing_is_lost(fresh_store) -> None:
     """53100 while a body is written: `record` says so, the entry waits, and is written when there is room again."""
-    entry = Entry(a_row(an_op(), TENANT), Bodies(b"question", b"answer", False), None, None)
-    entry = structs.replace(entry, row=structs.replace(entry.row, arrived_unix_ns=1))  # lands in the default partition
+    row = structs.replace(a_row(an_op(), TENANT), arrived_unix_ns=1)  # lands in the default partition
+    entry = Entry(row, Bodies(b"question", b"answer", False), None, None)
 
     async def scene() -> None:
         with psycopg.connect(fresh_store.superuser_url, autocommit=True, options="-c search_path=shipworthy") as conn:
