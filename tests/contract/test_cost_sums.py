@@ -215,6 +215,32 @@ def test_late_rows_are_added_and_a_slot_is_summed_once(fresh_store) -> None:
     asyncio.run(play())
 
 
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_who_writes_waits_for_no_sum(fresh_store, ends: str) -> None:
+    """What ends a minute after its slot, as a long stream does, comes while the slot is summed: its batch must not wait."""
+
+    async def play() -> None:
+        ours, theirs = two_tenants()
+        async with ground(fresh_store.url) as here:
+            here.put(spent(ours, at_ns(0), 1), spent(theirs, at_ns(0), 2))
+            with psycopg.connect(fresh_store.superuser_url, options="-c search_path=shipworthy") as job:
+                slot = job.execute("select slot_of(%s)", (BEGAN,)).fetchone()[0]
+                job.execute("select pg_advisory_xact_lock(slot_lock(%s, %s))", (ours, slot))
+                here.put(spent(ours, at_ns(0) + 1, 3), spent(theirs, at_ns(0) + 1, 4))
+                await here.check(ours, theirs)
+                job.execute("select add_costs(1, %s, %s, '{}', '{}', '{}')", ([ours], [slot]))
+                job.execute("update cost_slot set summed = true where tenant = %s and at = %s", (ours, slot))
+                here.put(spent(ours, at_ns(0) + 2, 5))
+                await here.check(ours, theirs)
+                job.execute(ends)
+            for _ in range(2):
+                await here.check(ours, theirs)
+                await here.sum()
+            await here.check(ours, theirs)
+
+    asyncio.run(play())
+
+
 # ------------------------------------------------------------------------------------------------ many at once
 
 
