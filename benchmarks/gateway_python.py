@@ -34,8 +34,11 @@ def chosen(asked: Path | None = None) -> Python:
     ).strip()
     if not version.startswith(f"{MINOR}."):
         raise SystemExit(f"{at} is Python {version}; what is installed here is for {MINOR}")
-    whose = "the distribution's build" if str(at.parent) == DISTRIBUTION else "the build that runs the script"
-    return Python(at, f"{version} ({whose if asked is None else 'the build that was asked for'})")
+    if asked is not None:
+        whose = "the build that was asked for"
+    else:
+        whose = "the distribution's build" if str(at.parent) == DISTRIBUTION else "the build that runs the script"
+    return Python(at, f"{version} ({whose})")
 
 
 def environment(python: Python, folder: Path) -> Path:

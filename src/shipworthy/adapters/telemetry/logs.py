@@ -66,7 +66,7 @@ class JsonLog:
         level = level_of(observation)
         if level < self._level:
             return
-        if isinstance(observation, Ended) and self._ended is not None:
+        if isinstance(observation, Ended):
             self._writer.put(partial(self._end, self._clock.unix_ns(), level, observation))
             return
         if isinstance(observation, Refused) and not self._may(self._strangers, observation.code):
