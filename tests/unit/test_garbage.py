@@ -5,26 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 import weakref
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 WARM, COUNTED = 20, 20
-
-
-@pytest.fixture
-def whole_path(tmp_path: Path) -> Any:
-    """Makes a path, of whole answers or of streams."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        from whole_path import WholePath
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return lambda *, stream: WholePath(tmp_path, stream=stream)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

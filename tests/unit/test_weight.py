@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 HEAVIER_MAX = 1.2
 """How much heavier than the figure beside it a request may become before somebody has to look."""
 WEIGHTS = {  # instructions of the interpreter a request, by version: whole, stream of 32 events
@@ -21,13 +20,8 @@ WEIGHTS = {  # instructions of the interpreter a request, by version: whole, str
 WARM, COUNTED = 80, 20
 
 
-def instructions(folder: Path, *, stream: bool) -> float:
+def instructions(whole_path: Any, *, stream: bool) -> float:
     """Of the interpreter, a request on a warm path; in this thread alone."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        from whole_path import WholePath
-    finally:
-        sys.path.remove(str(BENCHMARKS))
     count = 0
 
     def step(frame: FrameType, event: str, _: object) -> object:
@@ -37,7 +31,7 @@ def instructions(folder: Path, *, stream: bool) -> float:
         return step
 
     async def scene() -> None:
-        path = WholePath(folder, stream=stream)
+        path = whole_path(stream=stream)
         for number in range(WARM):
             await path.serve(number)
         before = sys.gettrace()
@@ -53,11 +47,11 @@ def instructions(folder: Path, *, stream: bool) -> float:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_request_is_no_heavier_than_it_was(tmp_path: Path, stream: bool) -> None:
+def test_a_request_is_no_heavier_than_it_was(whole_path: Any, stream: bool) -> None:
     version = sys.version_info[:2]
     if version not in WEIGHTS:
         pytest.skip(f"instructions differ between versions of Python, and nobody has counted those of {version}")
-    counted = instructions(tmp_path, stream=stream)
+    counted = instructions(whole_path, stream=stream)
     known = WEIGHTS[version][stream]
     assert counted <= known * HEAVIER_MAX, f"{counted:.0f} instructions a request, {known} were known"
     assert counted > known / 2, f"{counted:.0f} instructions instead of {known}: write the new figure down"
