@@ -27,13 +27,16 @@ from gateway_target import Target
 from load import Requests
 from processes import anonymous_mb, connections, descriptors, family, threads
 from soak_slope import Slope, slope
-from soak_visits import MIX, VISITORS, Visits
+from soak_visits import MIX, Visits
 
 TASKS = Path(__file__).parent / "soak_tasks"
 WARM_SHARE, WARM_S_MAX = 0.2, 300.0
 """What is left out at the beginning: caches fill, the allocator finds its size."""
 CALIBRATE_S = 3.0
 QUIET_S = 10.0
+REST_EVERY_S, REST_S = 30.0, 4.0
+"""Every half a minute nobody comes for so long. What is there then is no request: a machine that gets slower has
+more of them in hand while they come, and that is no leak."""
 END_S_MAX, END_LOOK_S = 90.0, 2.0
 """How long after the last visit something may still be there: a lease that was asked for when its client left stays
 suspended for a minute, because nobody knows whether the store granted it."""
@@ -43,7 +46,9 @@ select (select count(*) from hold), (select count(*) from lease),
        (select coalesce(sum(suspended_nano), 0)::bigint from counter),
        (select count(*) from exchange)
 """
-GROWING = ("memory_mb", "tasks", "descriptors", "upstreams")
+MINUTES_MIN = 5.0
+AT_REST = ("tasks", "own_descriptors")
+GROWING = ("memory_mb", *AT_REST)
 TOLD = (*GROWING, "control_mb", "postgres_mb")  # the last has caches that it fills for hours
 
 
@@ -65,6 +70,12 @@ class Sample(Struct):
     held_nano: int
     suspended_nano: int
     rows: int
+    resting: bool
+
+    @property
+    def own_descriptors(self) -> int:
+        """Open files that are no client's connection and none to the provider."""
+        return self.descriptors - self.clients - self.upstreams
 
 
 class Looker:
@@ -77,13 +88,13 @@ class Looker:
         self._port = Requests(server.url, [{}], "", stream=False).port
         self._began = time.monotonic()
 
-    def look(self) -> Sample:
+    def look(self, *, resting: bool = False) -> Sample:
         holds, leases, held, suspended, rows = self._conn.execute(STANDING).fetchone() or (0,) * 5
         return Sample(
             time.monotonic() - self._began, anonymous_mb([self.worker]), anonymous_mb(self._server.around()),
             anonymous_mb(family(self._base.database.pid)), self._tasks(), threads(self.worker), descriptors(self.worker),
             connections(local=self._port), connections(remote=self._base.port),
-            holds, leases, held, suspended, rows,
+            holds, leases, held, suspended, rows, resting,
         )  # fmt: skip
 
     def alive(self) -> bool:
@@ -115,7 +126,7 @@ class Soaked(Struct):
         return [sample for sample in self.samples if sample.at_s >= warm_s]
 
     def slope(self, name: str) -> Slope:
-        samples = self.measured()
+        samples = [sample for sample in self.measured() if sample.resting or name not in AT_REST]
         return slope([sample.at_s for sample in samples], [float(getattr(sample, name)) for sample in samples])
 
 
@@ -125,7 +136,7 @@ def leaked(before: Sample, after: Sample) -> list[str]:
         "tasks": after.tasks - before.tasks,
         "threads": after.threads - before.threads,
         "clients' connections": after.clients,
-        "connections to the provider, beyond one a visitor": after.upstreams - VISITORS,
+        "connections to the provider": after.upstreams - before.upstreams,
         "holds and intents": after.holds,
         "nano held": after.held_nano,
         "nano suspended": after.suspended_nano,
@@ -139,7 +150,7 @@ def settled(looker: Looker, before: Sample) -> Sample:
     deadline = time.monotonic() + END_S_MAX
     while True:
         time.sleep(END_LOOK_S)
-        after = looker.look()
+        after = looker.look(resting=True)
         if not leaked(before, after) or time.monotonic() > deadline:
             return after
 
@@ -155,14 +166,20 @@ async def visited(looker: Looker, visits: Visits, asked: argparse.Namespace) -> 
     """Samples until the time is over."""
     samples = []
     end = time.monotonic() + asked.minutes * 60
+    rest_at = time.monotonic() + REST_EVERY_S
     running = asyncio.create_task(visits.run())
     while time.monotonic() < end and looker.alive() and not running.done():
         await asyncio.sleep(asked.every)
-        samples.append(await asyncio.to_thread(looker.look))
-        if len(samples) % 12 == 0:
-            last, wrong = samples[-1], sum(visits.wrong.values())
-            print(f"{last.at_s:>6.0f} s  {last.rows:>9,} rows  {last.memory_mb:6.1f} MB  {last.tasks} tasks  {wrong} wrong",
-                  file=sys.stderr, flush=True)  # fmt: skip
+        if time.monotonic() < rest_at:
+            samples.append(await asyncio.to_thread(looker.look))
+            continue
+        async with visits.resting():
+            await asyncio.sleep(REST_S)
+            samples.append(await asyncio.to_thread(looker.look, resting=True))
+        rest_at = time.monotonic() + REST_EVERY_S
+        last, wrong = samples[-1], sum(visits.wrong.values())
+        print(f"{last.at_s:>6.0f} s  {last.rows:>9,} rows  {last.memory_mb:6.1f} MB  {last.tasks} tasks  {wrong} wrong",
+              file=sys.stderr, flush=True)  # fmt: skip
     visits.stop()
     await running
     return samples
@@ -182,7 +199,7 @@ def soak(base: Ground, asked: argparse.Namespace) -> Soaked:
         looker = Looker(base, server, store, folder)
         try:
             time.sleep(QUIET_S)
-            before = looker.look()
+            before = looker.look(resting=True)
             requests = {
                 "whole": Requests(server.url, server.senders, "whole", stream=False),
                 "burst": Requests(server.url, server.senders, "whole", stream=True),
@@ -231,6 +248,8 @@ def main() -> int:
     parser.add_argument("--durability", choices=("relaxed", "strict"), default="relaxed")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    if asked.minutes < MINUTES_MIN:
+        parser.error(f"--minutes: {MINUTES_MIN:g} at least, fewer say nothing of a slope")
     with ground() as base:
         found = soak(base, asked)
     print(told(found))

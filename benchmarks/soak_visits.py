@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import cast
 
 import httptools
@@ -64,6 +65,8 @@ class Visits:
         self.wrong: Counter[str] = Counter()
         self._chance = random.Random(11)
         self._stopped = False
+        self._come = asyncio.Event()
+        self._come.set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -73,6 +76,15 @@ class Visits:
     def stop(self) -> None:
         self._stopped = True
 
+    @asynccontextmanager
+    async def resting(self) -> AsyncIterator[None]:
+        """Nobody begins a visit meanwhile; those under way end."""
+        self._come.clear()
+        try:
+            yield
+        finally:
+            self._come.set()
+
     async def _visitor(self, place: int) -> None:
         every, connection = VISITORS / self.rate, None
         due = time.monotonic() + place / self.rate
@@ -80,6 +92,9 @@ class Visits:
         while not self._stopped:
             due = max(due + every, time.monotonic() - BEHIND_S_MAX)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if not self._come.is_set():
+                await self._come.wait()
+                due = time.monotonic() + place / self.rate
             connection = await self._visit(next(kinds), connection)
         if connection is not None:
             connection.transport.close()
