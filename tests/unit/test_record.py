@@ -15,9 +15,10 @@ from shipworthy.model.errors import Refusal, StoreUnavailable
 from shipworthy.model.exchange import Exchange, Outcome, Received
 from shipworthy.model.identity import Considered, Principal
 from shipworthy.model.ledger import Hold, Standing
-from shipworthy.model.observation import Ended, StoreDegraded
+from shipworthy.model.observation import Ended, Failed, StoreDegraded
 from shipworthy.model.policy import Bodies, Mode
 from shipworthy.ports import Entry, Stored
+from shipworthy.stages import row as rows
 from shipworthy.stages.record import LATER_BYTES_MAX, make_record
 
 
@@ -28,7 +29,8 @@ class Recorder:
     async def record(self, entry: Entry) -> None:
         self.entries.append(entry)
 
-    enqueue = None
+    def enqueue(self, entry: Entry) -> None:
+        self.entries.append(entry)
 
 
 class Repeats:
@@ -43,11 +45,11 @@ class Repeats:
 
 
 class World:
-    def __init__(self, bytes_max: int = 0) -> None:
+    def __init__(self, bytes_max: int = 0, *, strict: bool = True) -> None:
         self.observed: list[Any] = []
         self.recorder, self.repeats = Recorder(), Repeats()
         snapshot: Any = SimpleNamespace(
-            environment="test", region="", digest="d", strict=True, bodies=Bodies(bytes_max=bytes_max)
+            environment="test", region="", digest="d", strict=strict, bodies=Bodies(bytes_max=bytes_max)
         )
         recorder: Any = self.recorder
         repeats: Any = self.repeats
@@ -73,7 +75,8 @@ class World:
 
     def run(self) -> World:
         async def scenario() -> None:
-            await self.record(self.x.op, self.x)
+            if (recording := self.record(self.x.op, self.x)) is not None:
+                await recording
 
         asyncio.run(scenario())
         return self
@@ -102,6 +105,40 @@ def test_a_recorded_answer_is_given_though_its_repeat_cannot_be_kept() -> None:
     world.repeats.away = True
     world.run()
     assert [row.where for row in world.observed if isinstance(row, StoreDegraded)] == ["repeats"]
+
+
+def test_a_defect_in_the_row_of_an_answer_that_was_given_costs_its_details_not_its_charge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def defect(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("steps")
+
+    monkeypatch.setattr(rows, "_steps", defect)
+    world = World(bytes_max=1_000, strict=False)
+    world.served(b"{}")
+    [entry] = world.run().recorder.entries
+    row = entry.row
+    assert (row.id, row.tenant, row.outcome, row.flags) == (
+        world.x.op.id,
+        "northwind",
+        "served",
+        ("record_incomplete",),
+    )
+    assert (row.charged_nano, row.held_nano, row.charge_lines) == (10, 1_000, world.x.charge.lines)
+    assert entry.bodies is None
+    [failed] = [seen for seen in world.observed if isinstance(seen, Failed)]
+    assert (failed.where, failed.exchange_id) == ("record", world.x.op.id_text)
+    assert "ZeroDivisionError" in failed.traceback
+
+
+def test_under_strict_a_defect_in_the_row_still_refuses_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row is made before the answer is given, so nothing is lost by saying no."""
+    monkeypatch.setattr(rows, "_steps", lambda x: 1 // 0)
+    world = World()
+    world.served(b"{}")
+    [entry] = world.run().recorder.entries
+    with pytest.raises(ZeroDivisionError):
+        entry.made()
 
 
 def test_who_hammers_on_a_spent_budget_fills_no_store() -> None:

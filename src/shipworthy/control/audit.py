@@ -48,6 +48,7 @@ FLAG_WORDS = {
     "usage_implausible": "The provider reported no output although text arrived.",
     "client_left": "The client left before the end.",
     "record_late": "It was committed later than its client waited for: the client was told that it could not be recorded.",
+    "record_incomplete": "A defect kept the row's details from being made; the log names it. What was charged is all here.",
     "replay_of": "The request repeats an earlier one by its Idempotency-Key, and got that one's stored answer.",
     "opaque_content": "Part of the content cannot be read here (audio, images, encrypted reasoning).",
 }

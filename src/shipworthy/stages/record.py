@@ -20,7 +20,7 @@ from shipworthy.model.op import Op
 from shipworthy.model.policy import Snapshot
 from shipworthy.ports import Entry, Ledger, Recorder, Repeats, Stored
 from shipworthy.stages.dedupe import scope_of
-from shipworthy.stages.row import considered_of, downgraded, drafted, kept_of
+from shipworthy.stages.row import considered_of, downgraded, drafted, kept_at_least, kept_of
 
 LATER_BYTES_MAX = 65_536
 """Of a request whose row is made later: what it was parsed into lives until then."""
@@ -94,15 +94,14 @@ def make_draft(snapshot: Snapshot) -> Callable[[Op, Grant, Request, Mapping[str,
 
 
 def entry_of(snapshot: Snapshot, x: Exchange, duration_ns: int) -> Entry:
-    """What is recorded of an ended exchange. Of one that was served it is made later, behind the answer, unless it is so
-    large that what it is made of had better go at once."""
+    """What is recorded of an ended exchange. Of one that was served it is made later, by who writes it, unless it is so
+    large that what it is made of had better go at once. Under ``strict`` a defect there still refuses the answer."""
     hold, charge = getattr(x, "hold", None), getattr(x, "charge", None)
     most, left = snapshot.bodies.bytes_max, x.op.left
     if x.outcome is Outcome.SERVED and len(x.request.body) <= LATER_BYTES_MAX:
         size = min(len(x.request.body), most) + min(x.received.payload_bytes, most)
-        return Entry.later(
-            x.op.id, x.outcome, size, hold, charge, partial(kept_of, snapshot, x, duration_ns, left=left)
-        )
+        make = kept_of if snapshot.strict else kept_at_least
+        return Entry.later(x.op.id, x.outcome, size, hold, charge, partial(make, snapshot, x, duration_ns, left=left))
     row, bodies = kept_of(snapshot, x, duration_ns, left=left)
     return Entry(row, bodies, hold, charge)
 

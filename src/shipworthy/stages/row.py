@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from shipworthy.model.exchange import Bodies, Exchange, Outcome, Row
 from shipworthy.model.guard import Receipt
 from shipworthy.model.identity import Considered, Principal
 from shipworthy.model.money import Basis
+from shipworthy.model.observation import Failed
 from shipworthy.model.op import Op, Step
 from shipworthy.model.policy import Mode, Snapshot
 
@@ -26,6 +28,33 @@ def kept_of(snapshot: Snapshot, x: Exchange, duration_ns: int, *, left: bool) ->
     """The row of an ended exchange, and what is kept beside it. ``left``: its client had gone by then."""
     bodies = bodies_of(snapshot, x)
     return row_of(snapshot, x, bodies, duration_ns, left=left), bodies
+
+
+def kept_at_least(snapshot: Snapshot, x: Exchange, duration_ns: int, *, left: bool) -> tuple[Row, Bodies | None]:
+    """``kept_of``, for an answer that is given already: a defect there costs the row its details, not its place.
+
+    What is known without them is kept, the charge above all, with the flag ``record_incomplete``; the defect is observed.
+    """
+    try:
+        return kept_of(snapshot, x, duration_ns, left=left)
+    except Exception as bug:  # noqa: BLE001 - whatever it is, it is named, and what was charged is recorded
+        told = "".join(traceback.format_exception(bug))
+        x.op.observe(Failed("record", repr(bug), x.op.id_text, told))
+    row = drafted(snapshot, x.op, x.principal, x.grant.considered, x.request)
+    row = replace(row, outcome=x.outcome, session=x.session, duration_ns=duration_ns, flags=("record_incomplete",))
+    if not hasattr(x, "charge"):
+        return row, None
+    hold, charge = x.hold, x.charge
+    charged = replace(
+        row,
+        charge_lines=charge.lines,
+        estimated_nano=hold.estimated_nano,
+        held_nano=hold.estimate.amount_nano,
+        charged_nano=charge.amount_nano,
+        overrun_nano=charge.overrun_nano,
+        lease_id=hold.lease_id,
+    )
+    return charged, None
 
 
 def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None, duration_ns: int, *, left: bool) -> Row:
