@@ -121,12 +121,13 @@ class Soaked(Struct):
     wrong: dict[str, int]
     alive: bool
 
-    def measured(self) -> list[Sample]:
+    def measured(self, name: str) -> list[Sample]:
+        """The samples that count for ``name``."""
         warm_s = min(WARM_S_MAX, WARM_SHARE * self.samples[-1].at_s)
-        return [sample for sample in self.samples if sample.at_s >= warm_s]
+        return [each for each in self.samples if each.at_s >= warm_s and (each.resting or name not in AT_REST)]
 
     def slope(self, name: str) -> Slope:
-        samples = [sample for sample in self.measured() if sample.resting or name not in AT_REST]
+        samples = self.measured(name)
         return slope([sample.at_s for sample in samples], [float(getattr(sample, name)) for sample in samples])
 
 
@@ -215,7 +216,7 @@ def soak(base: Ground, asked: argparse.Namespace) -> Soaked:
 
 
 def told(found: Soaked) -> str:
-    first, last, after = found.measured()[0], found.samples[-1], found.after
+    last, after = found.samples[-1], found.after
     lines = [
         f"{sum(found.seen.values()):,} visits in {last.at_s / 60:.1f} min, {found.rate:,.0f} a second: {found.seen}",
         f"wrong: {found.wrong or 'nothing'}; the worker {'is the same' if found.alive else 'DIED'}",
@@ -224,8 +225,8 @@ def told(found: Soaked) -> str:
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for name in TOLD:
-        line = found.slope(name)
-        cells = [f"{getattr(sample, name):.1f}" for sample in (first, last, after)]
+        line, samples = found.slope(name), found.measured(name)
+        cells = [f"{getattr(sample, name):.1f}" for sample in (samples[0], samples[-1], after)]
         said = "GROWS" if line.grows else "flat"
         lines.append(
             f"| {name} | {' | '.join(cells)} | {line.per_hour:+.2f} ({line.low:+.2f} to {line.high:+.2f}) | {said} |"
