@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -190,7 +189,7 @@ class DataWorker:
         except StartRefused as refused:
             return str(refused)
         except Exception as unforeseen:  # noqa: BLE001  # whatever it is, the manifest in force serves on
-            self.observe(Failed("reload", repr(unforeseen), "", "".join(traceback.format_exception(unforeseen))))
+            self.observe(Failed.of("reload", unforeseen))
             return type(unforeseen).__name__
         return ""
 

@@ -8,7 +8,6 @@ be expressed here.
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Sequence
 
 from shipworthy.model.chat import Event, Source
@@ -170,8 +169,7 @@ def judge(x: Exchange, reason: Exception) -> tuple[Outcome, Refusal]:
 
 
 def say_bug(x: Exchange, where: str, bug: Exception) -> None:
-    seen = "".join(traceback.format_exception(bug))
-    x.op.observe(Failed(where=where, reason=repr(bug), exchange_id=x.op.id_text, traceback=seen))
+    x.op.observe(Failed.of(where, bug, x.op.id_text))
 
 
 def opening(x: Exchange) -> Opening:

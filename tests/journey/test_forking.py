@@ -51,7 +51,7 @@ def story(told: Callable[[Nursery], Awaitable[None]]) -> None:
 
 def sockets(process: Process) -> set[str]:
     """Those that it has open."""
-    named: set[str] = set()
+    named = set[str]()
     for fd in Path(f"/proc/{process.pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
             named.add(os.readlink(fd))
@@ -90,8 +90,9 @@ def test_a_process_has_nothing_of_what_it_was_forked_from() -> None:
     async def told(nursery: Nursery) -> None:
         first, one = await born(nursery)
         second, two = await born(nursery)
-        while sockets(first) & sockets(second):  # until it has let go of them, of which nobody is told
-            await asyncio.sleep(0.01)
+        for process in (first, second):
+            assert await seen(process, "sw worker 7")  # by then it has let go of them
+        assert not sockets(first) & sockets(second)
         os.kill(first.pid, signal.SIGTERM)
         assert await first.wait() == -signal.SIGTERM
         two.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
 
@@ -66,8 +65,7 @@ class Door:
             except ClientDisconnect:
                 return Response(status_code=499)
             except Exception as unforeseen:  # noqa: BLE001 - the last line: said in full to the log, in brief outside
-                seen = "".join(traceback.format_exception(unforeseen))
-                op.observe(Failed("console", repr(unforeseen), op.id_text, seen))
+                op.observe(Failed.of("console", unforeseen, op.id_text))
                 return self._told(Refusal("server.internal"), op)
             if renews:
                 self._remember(response, token, op, request)

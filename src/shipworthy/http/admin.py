@@ -7,7 +7,6 @@ and answers one of the shapes of ``control/shown``. ``/admin/v1/openapi.json`` i
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -180,8 +179,7 @@ class Admin:
             except ClientDisconnect:
                 return refused(Refusal("decode.client_left"), op)
             except Exception as unforeseen:  # noqa: BLE001 - the last line: it is said in full to the log, in brief outside
-                seen = "".join(traceback.format_exception(unforeseen))
-                op.observe(Failed("admin", repr(unforeseen), op.id_text, seen))
+                op.observe(Failed.of("admin", unforeseen, op.id_text))
                 return refused(Refusal("server.internal"), op)
 
         return answer

@@ -5,6 +5,8 @@ No observation carries a secret or a body; a canary test greps every sink.
 
 from __future__ import annotations
 
+from traceback import format_exception
+
 from msgspec import Struct
 
 
@@ -169,6 +171,11 @@ class Failed(Struct, frozen=True, tag=True):
     reason: str
     exchange_id: str
     traceback: str
+
+    @classmethod
+    def of(cls, where: str, bug: BaseException, exchange_id: str = "") -> Failed:
+        """What ``bug`` says of itself."""
+        return cls(where, repr(bug), exchange_id, "".join(format_exception(bug)))
 
 
 Observation = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 
 from shipworthy.bootstrap import Control
 from shipworthy.control.alert_delivery import DELIVERIES_MAX, deliver
@@ -52,5 +51,4 @@ async def _deliver(op: Op, running: Control, poster: AlertPoster, alert: Alert) 
     try:
         await deliver(op, running.alerts, poster, alert, running.loaded.snapshot)
     except Exception as unforeseen:  # noqa: BLE001 - whatever it is, it costs this try and no other
-        seen = "".join(traceback.format_exception(unforeseen))
-        op.observe(Failed("alert delivery", repr(unforeseen), "", seen))
+        op.observe(Failed.of("alert delivery", unforeseen))

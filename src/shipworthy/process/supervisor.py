@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import tempfile
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -215,7 +214,7 @@ class Supervisor:
             rehearse(loaded, self.ground.model_servers())
         except Exception as no:  # noqa: BLE001  # whatever a file provokes, the manifest in force stays
             if not isinstance(no, StartRefused):
-                self._observe(Failed("reload", repr(no), "", "".join(traceback.format_exception(no))))
+                self._observe(Failed.of("reload", no))
             self._observe(Reloaded(self.loaded.snapshot.digest, accepted=False, reason=str(no)))
             self._refused = str(no) or type(no).__name__
             await self._tell(Degraded(self._refused))

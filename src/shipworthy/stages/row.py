@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,29 +37,16 @@ def kept_at_least(snapshot: Snapshot, x: Exchange, duration_ns: int, *, left: bo
     try:
         return kept_of(snapshot, x, duration_ns, left=left)
     except Exception as bug:  # noqa: BLE001 - whatever it is, it is named, and what was charged is recorded
-        told = "".join(traceback.format_exception(bug))
-        x.op.observe(Failed("record", repr(bug), x.op.id_text, told))
+        x.op.observe(Failed.of("record", bug, x.op.id_text))
     row = drafted(snapshot, x.op, x.principal, x.grant.considered, x.request)
-    row = replace(row, outcome=x.outcome, session=x.session, duration_ns=duration_ns, flags=("record_incomplete",))
-    if not hasattr(x, "charge"):
-        return row, None
-    hold, charge = x.hold, x.charge
-    charged = replace(
-        row,
-        charge_lines=charge.lines,
-        estimated_nano=hold.estimated_nano,
-        held_nano=hold.estimate.amount_nano,
-        charged_nano=charge.amount_nano,
-        overrun_nano=charge.overrun_nano,
-        lease_id=hold.lease_id,
-    )
-    return charged, None
+    said = {"outcome": x.outcome, "session": x.session, "duration_ns": duration_ns, "flags": ("record_incomplete",)}
+    return replace(row, **said, **_money(x)), None
 
 
 def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None, duration_ns: int, *, left: bool) -> Row:
     """The draft, and how it went on."""
-    route, hold, charge = getattr(x, "route", None), getattr(x, "hold", None), getattr(x, "charge", None)
-    refusal, reply, fitted = getattr(x, "refusal", None), getattr(x, "reply", None), getattr(x, "fitted", None)
+    route, refusal = getattr(x, "route", None), getattr(x, "refusal", None)
+    reply, fitted = getattr(x, "reply", None), getattr(x, "fitted", None)
     considered = considered_of(x)
     return Row(
         **_known(snapshot, x.op, x.principal, considered, getattr(x, "request", None)),
@@ -74,12 +60,7 @@ def row_of(snapshot: Snapshot, x: Exchange, bodies: Bodies | None, duration_ns: 
         receipts=_receipts(x),
         passage_ids=x.passages.ids if hasattr(x, "passages") else (),
         usage=x.received.usage,
-        charge_lines=charge.lines if charge else (),
-        estimated_nano=hold.estimated_nano if hold else 0,
-        held_nano=hold.estimate.amount_nano if hold else 0,
-        charged_nano=charge.amount_nano if charge else 0,
-        overrun_nano=charge.overrun_nano if charge else 0,
-        lease_id=hold.lease_id if hold else None,
+        **_money(x),
         outcome=x.outcome,
         refusal_code=refusal.code if refusal else "",
         refusal_detail=_told(refusal)[:DETAIL_CHARS_MAX] if refusal else "",
@@ -124,6 +105,19 @@ def _known(
         "traceparent": op.traceparent,
         "stream": request.stream if request else False,
         "request_bytes": len(request.body) if request else 0,
+    }
+
+
+def _money(x: Exchange) -> dict[str, Any]:
+    """What was set aside, and what was charged for what."""
+    hold, charge = getattr(x, "hold", None), getattr(x, "charge", None)
+    return {
+        "estimated_nano": hold.estimated_nano if hold else 0,
+        "held_nano": hold.estimate.amount_nano if hold else 0,
+        "lease_id": hold.lease_id if hold else None,
+        "charge_lines": charge.lines if charge else (),
+        "charged_nano": charge.amount_nano if charge else 0,
+        "overrun_nano": charge.overrun_nano if charge else 0,
     }
 
 

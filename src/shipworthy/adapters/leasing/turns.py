@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -62,7 +61,7 @@ class Turns:
                     await self.turn(recalled=recalled)
                     await asyncio.sleep(self._bounds.recall_s)
             except Exception as bug:  # noqa: BLE001  # whatever it is, leases that are not renewed would all be lost
-                self._observe(Failed("leases", repr(bug), "", "".join(traceback.format_exception(bug))))
+                self._observe(Failed.of("leases", bug))
 
     async def turn(self, recalled: set[str] | None = None) -> None:
         """One turn of every lease, or of those of ``recalled`` tenants (and of leases that are not spent any more)."""

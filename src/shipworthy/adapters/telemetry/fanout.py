@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 
 from shipworthy.model.observation import Failed, Observation
@@ -27,10 +26,7 @@ class Fan:
         self.failures[place] += 1
         if self.failures[place] > 1:
             return
-        seen = "".join(traceback.format_exception(reason))
-        said = Failed(
-            where=f"telemetry sink {name_of(self._sinks[place])}", reason=repr(reason), exchange_id="", traceback=seen
-        )
+        said = Failed.of(f"telemetry sink {name_of(self._sinks[place])}", reason)
         for other, sink in enumerate(self._sinks):
             if other != place and not self.failures[other]:
                 try:
